@@ -1,0 +1,21 @@
+-- One index by name, with its flags and whether somebody is building it now.
+-- Takes: schema text, name text. Needs: nothing. No row when there is none.
+SELECT
+    i.indexrelid AS oid,
+    i.indrelid AS table_oid,
+    c.relkind::text AS relkind,
+    i.indisvalid AS is_valid,
+    i.indisready AS is_ready,
+    i.indislive AS is_live,
+    pg_catalog.pg_get_indexdef(i.indexrelid) AS definition,
+    CASE WHEN c.relkind = 'i' THEN pg_catalog.pg_relation_size(i.indexrelid) ELSE 0 END AS size_bytes,
+    (
+        SELECT p.pid
+        FROM pg_catalog.pg_stat_progress_create_index AS p
+        WHERE p.datname = current_database() AND p.index_relid = i.indexrelid
+        LIMIT 1
+    ) AS builder_pid
+FROM pg_catalog.pg_index AS i
+JOIN pg_catalog.pg_class AS c ON c.oid = i.indexrelid
+JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+WHERE n.nspname = %(schema)s AND c.relname = %(name)s

@@ -1,0 +1,30 @@
+-- The server and what this role may do on it.
+-- Takes: nothing. Needs: nothing. One row.
+SELECT
+    current_database() AS database,
+    (SELECT d.oid FROM pg_catalog.pg_database AS d WHERE d.datname = current_database()) AS database_oid,
+    current_user AS role,
+    pg_catalog.current_setting('server_version') AS version,
+    pg_catalog.pg_is_in_recovery() AS in_recovery,
+    pg_catalog.current_schemas(false)::text[] AS search_path,
+    pg_catalog.has_database_privilege(current_database(), 'CREATE') AS may_create_schema,
+    pg_catalog.has_database_privilege(current_database(), 'TEMPORARY') AS may_create_temporary,
+    pg_catalog.to_regnamespace('perfctl') IS NOT NULL AS has_journal_schema,
+    pg_catalog.to_regclass('perfctl.step') IS NOT NULL AS has_journal,
+    coalesce(
+        pg_catalog.has_schema_privilege(pg_catalog.to_regnamespace('perfctl')::oid, 'USAGE'), false
+    ) AS may_use_journal_schema,
+    coalesce(
+        pg_catalog.has_table_privilege(pg_catalog.to_regclass('perfctl.step')::oid, 'INSERT')
+        AND pg_catalog.has_table_privilege(pg_catalog.to_regclass('perfctl.step')::oid, 'UPDATE')
+        AND pg_catalog.has_table_privilege(pg_catalog.to_regclass('perfctl.step')::oid, 'SELECT')
+        AND pg_catalog.has_table_privilege(pg_catalog.to_regclass('perfctl.run')::oid, 'INSERT'),
+        false
+    ) AS may_write_journal,
+    pg_catalog.current_setting('maintenance_work_mem') AS maintenance_work_mem,
+    pg_catalog.current_setting('max_parallel_maintenance_workers')::integer AS max_parallel_maintenance_workers,
+    pg_catalog.current_setting('block_size')::integer AS block_size,
+    (
+        SELECT array_agg(e.extname::text)
+        FROM pg_catalog.pg_extension AS e
+    ) AS extensions

@@ -1,0 +1,1 @@
+"""Connections to the servers that perfctl looks at and changes."""

@@ -1,0 +1,252 @@
+"""One PostgreSQL session: connected, tagged, its errors translated. The only place that names ``psycopg.Error``."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+import psycopg
+from psycopg.conninfo import make_conninfo
+from psycopg.rows import kwargs_row
+
+from perfctl import queries
+from perfctl.errors import (
+    ConfigError,
+    ConnectionLost,
+    Denied,
+    PerfctlError,
+    Refused,
+    StatementFailed,
+    Unreachable,
+)
+
+Record = TypeVar("Record")
+
+#: The oldest server whose catalogue and progress views perfctl reads.
+OLDEST_SERVER = 130000
+
+#: An hour of index build is an hour of silence on the wire: without probes a NAT or load balancer
+#: forgets the connection and the client waits for ever.
+KEEPALIVES = {
+    "keepalives": "1",
+    "keepalives_idle": "30",
+    "keepalives_interval": "10",
+    "keepalives_count": "6",
+}
+
+# libpq does not hand on the SQLSTATE of a failed start-up, so its English text is all there is.
+_DENIED = re.compile(
+    r"authentication failed|no password supplied|no pg_hba\.conf entry|role \".*\" does not exist"
+    r"|not permitted to log in|permission denied for database|certificate authentication failed",
+    re.IGNORECASE,
+)
+_NO_DATABASE = re.compile(r"database \"(.*)\" does not exist")
+_NO_SERVICE = re.compile(r"definition of service \"(.*)\" not found")
+
+
+class Postgres:
+    """A session in autocommit; every statement is its own transaction unless ``transaction()`` is open."""
+
+    def __init__(self, conn: psycopg.Connection[Any], label: str) -> None:
+        self._conn = conn
+        self.label = label
+
+    @property
+    def version_num(self) -> int:
+        """The server's version as a number: 150020 for 15.20."""
+        return self._conn.info.server_version
+
+    @property
+    def major(self) -> int:
+        """The server's major version."""
+        return self.version_num // 10000
+
+    @property
+    def pid(self) -> int:
+        """The backend's process id as the start-up message gave it; behind a pooler it is not the backend's."""
+        return self._conn.info.backend_pid
+
+    @property
+    def closed(self) -> bool:
+        """True once the connection is closed or broken."""
+        return self._conn.closed
+
+    def fetch(self, name: str, record: type[Record], parameters: Mapping[str, Any] | None = None) -> list[Record]:
+        """Run the query file ``name``; each row becomes a ``record`` whose fields are the columns."""
+        text = queries.load(name, self.major)
+        with translated(), self._conn.cursor(row_factory=kwargs_row(record)) as cursor:
+            cursor.execute(text.encode(), parameters)
+            return cursor.fetchall()
+
+    def fetch_one(self, name: str, record: type[Record], parameters: Mapping[str, Any] | None = None) -> Record:
+        """The single row of the query file ``name``."""
+        return self.fetch(name, record, parameters)[0]
+
+    def execute(self, statement: str, parameters: Mapping[str, Any] | Sequence[Any] | None = None) -> int:
+        """Send one statement; returns the number of rows that it touched (-1 where that has no meaning).
+
+        Raises StatementFailed, Denied or ConnectionLost.
+        """
+        with translated(), self._conn.cursor() as cursor:
+            cursor.execute(statement.encode(), parameters)
+            return cursor.rowcount
+
+    def values(
+        self, statement: str, parameters: Mapping[str, Any] | Sequence[Any] | None = None
+    ) -> list[tuple[Any, ...]]:
+        """Send one statement and return its rows as tuples."""
+        with translated(), self._conn.cursor() as cursor:
+            cursor.execute(statement.encode(), parameters)
+            return cursor.fetchall()
+
+    @contextmanager
+    def transaction(self, *, rollback: bool = False) -> Iterator[None]:
+        """A transaction around the block; with ``rollback`` nothing in it ever becomes visible."""
+        with translated(), self._conn.transaction(force_rollback=rollback):
+            yield
+
+    def setting(self, name: str, value: str) -> None:
+        """``SET name = value`` for this session."""
+        self.values("SELECT set_config(%s, %s, false)", (name, value))
+
+    def cancel(self) -> None:
+        """Ask the server to cancel what this session runs; safe to call from another thread."""
+        with translated():
+            self._conn.cancel_safe(timeout=5.0)
+
+    def close(self) -> None:
+        """Close the connection; a second call does nothing."""
+        self._conn.close()
+
+
+def connect(
+    conninfo: Mapping[str, str],
+    *,
+    application: str,
+    connect_timeout_s: float = 5.0,
+    statement_timeout_s: float | None = None,
+) -> Postgres:
+    """A new session in autocommit, or Unreachable, Denied or ConfigError.
+
+    ``application`` is what ``pg_stat_activity`` shows. ``conninfo`` holds libpq's keywords; what it leaves
+    open comes from PG* variables, the service file and .pgpass, as libpq does it.
+    """
+    label = describe(conninfo)
+    try:
+        conn = psycopg.connect(
+            make_conninfo(
+                **{
+                    **KEEPALIVES,
+                    **conninfo,
+                    "application_name": application,
+                    "connect_timeout": str(max(2, round(connect_timeout_s))),
+                }
+            ),
+            autocommit=True,
+            # The plan of a catalogue query is not worth a round trip, and poolers dislike prepared statements.
+            prepare_threshold=None,
+        )
+    except psycopg.ProgrammingError:
+        # libpq quotes the malformed connection string, password and all.
+        raise ConfigError(
+            "the database's connection string is malformed",
+            hint="write it as postgresql://user@host:5432/dbname, special characters percent-encoded",
+        ) from None
+    except psycopg.OperationalError as error:
+        raise _refused_connection(error, label) from None
+    pg = Postgres(conn, describe_session(conn))
+    if statement_timeout_s is not None:
+        pg.setting("statement_timeout", f"{round(statement_timeout_s * 1000)}ms")
+    return pg
+
+
+def describe(conninfo: Mapping[str, str]) -> str:
+    """Where a connection goes, without its password: ``user@host:port/dbname`` of what is given."""
+    where = conninfo.get("service") and f"service {conninfo['service']}"
+    host = conninfo.get("host") or conninfo.get("hostaddr") or ""
+    port = conninfo.get("port") or ""
+    user = conninfo.get("user") or ""
+    named = f"{user}{'@' if user else ''}{host}{':' if port else ''}{port}/{conninfo.get('dbname') or ''}"
+    return where or named
+
+
+def describe_session(conn: psycopg.Connection[Any]) -> str:
+    """Where a live connection went, as libpq resolved it."""
+    info = conn.info
+    return f"{info.user}@{info.host or 'localhost'}:{info.port}/{info.dbname}"
+
+
+def refuse_pooler(pg: Postgres) -> None:
+    """Raise Refused where another process than the one that answered the start-up runs our statements.
+
+    PgBouncer invents a process id for the client; a direct connection reports the backend's own.
+    """
+    ((pid,),) = pg.values("SELECT pg_catalog.pg_backend_pid()")
+    if pid != pg.pid:
+        raise Refused(
+            f"{pg.label} is a connection pooler; session settings and advisory locks go astray there",
+            hint="give the target's database a direct connection to PostgreSQL (usually port 5432)",
+        )
+
+
+def refuse_old(pg: Postgres) -> None:
+    """Raise Refused below PostgreSQL 13."""
+    if pg.version_num < OLDEST_SERVER:
+        raise Refused(
+            f"{pg.label} runs PostgreSQL {pg.version_num / 10000:.0f}; perfctl needs 13 or newer",
+            hint="upgrade the server: https://www.postgresql.org/support/versioning/",
+        )
+
+
+@contextmanager
+def translated() -> Iterator[None]:
+    """Turn the driver's errors into perfctl's, the original chained."""
+    try:
+        yield
+    except psycopg.Error as error:
+        raise translate(error) from error
+
+
+def translate(error: psycopg.Error) -> PerfctlError:
+    """The perfctl error that says what the driver's error means."""
+    state = error.sqlstate
+    message = (error.diag.message_primary or str(error)).strip()
+    if state == "42501":
+        return Denied(message, hint=error.diag.message_hint)
+    if state is None or state[:2] == "08" or state in ("57P01", "57P02", "57P03"):
+        return ConnectionLost(f"the connection was lost: {message.splitlines()[0]}")
+    if state == "53300":
+        return Unreachable(message)
+    position = error.diag.statement_position
+    return StatementFailed(
+        message,
+        sqlstate=state,
+        detail=error.diag.message_detail,
+        position=int(position) if position else None,
+        hint=error.diag.message_hint,
+    )
+
+
+def _refused_connection(error: psycopg.OperationalError, label: str) -> PerfctlError:
+    text = " ".join(str(error).split())
+    if missing := _NO_DATABASE.search(text):
+        return ConfigError(
+            f'{label}: database "{missing[1]}" does not exist',
+            hint=f"createdb {missing[1]}, or mend the target's dbname",
+        )
+    if missing := _NO_SERVICE.search(text):
+        return ConfigError(
+            f'service "{missing[1]}" is not defined',
+            hint="look at ~/.pg_service.conf or at the file that PGSERVICEFILE names",
+        )
+    if _DENIED.search(text):
+        return Denied(
+            f"{label}: {text}",
+            hint="check user and password; a .pgpass file is only read with mode 0600 (chmod 600 ~/.pgpass)",
+        )
+    return Unreachable(
+        f"{label}: {text}",
+        hint="is the server up, and do host, port and sslmode fit? perfctl config show tells what is in force",
+    )
