@@ -1,0 +1,1 @@
+"""Indexes: put on a live database without blocking anybody, proven, taken off again."""

@@ -1,0 +1,148 @@
+"""The server's own text of a wanted definition: built on an empty temporary copy of the table, then rolled back.
+
+Two texts that PostgreSQL prints alike are the same index, however differently they were written. The copy has
+the table's name and columns but takes no lock on the table, so nobody waits behind it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import groupby
+
+from perfctl.errors import Denied, PerfctlError, StatementFailed
+from perfctl.indexes.canonical_text import canonical_text, statistics_text
+from perfctl.indexes.model import Canonical, Table, Wanted, quoted
+from perfctl.migrations.model import CreateExtension, CreateIndex, CreateStatistics, Place
+from perfctl.servers.postgres import Postgres
+
+
+def build(
+    pg: Postgres,
+    wanted: Sequence[Wanted],
+    statistics: Sequence[tuple[CreateStatistics, Table]] = (),
+    extensions: Iterable[CreateExtension] = (),
+) -> dict[Place, Canonical]:
+    """The canonical text of each wanted definition by its place, or the server's reason why there is none.
+
+    One round trip for all that can be built together. Nothing stays on the server.
+    """
+    jobs = [
+        *((w.place, w.table, _index_sql(w.statement, w.table)) for w in wanted if w.table),
+        *((s.place, table, _statistics_sql(s, table)) for s, table in statistics),
+    ]
+    head = [extension.text for extension in extensions]
+    found: dict[Place, Canonical] = {}
+    for batch in _rounds(jobs):
+        try:
+            found |= _together(pg, head, batch)
+        except (StatementFailed, Denied):
+            found |= _one_by_one(pg, head, batch)
+    return found
+
+
+_Job = tuple[Place, Table, tuple[str | None, str]]
+
+
+def _rounds(jobs: Sequence[_Job]) -> list[list[_Job]]:
+    """Jobs that can share a transaction: no two tables of one name, for each copy bears its table's name."""
+    by_table = sorted(jobs, key=lambda job: (job[1].name, job[1].oid))
+    rounds: list[list[_Job]] = []
+    for _, same_name in groupby(by_table, key=lambda job: job[1].name):
+        for number, (_, same_table) in enumerate(groupby(same_name, key=lambda job: job[1].oid)):
+            if number == len(rounds):
+                rounds.append([])
+            rounds[number].extend(same_table)
+    return rounds
+
+
+def _index_sql(statement: CreateIndex, table: Table) -> tuple[str | None, str]:
+    unique = "UNIQUE " if statement.unique else ""
+    path = dict(statement.settings).get("search_path")
+    return path, f"CREATE {unique}INDEX %s ON pg_temp.{quoted(table.name)} {statement.tail}"
+
+
+def _statistics_sql(statement: CreateStatistics, table: Table) -> tuple[str | None, str]:
+    return None, f"CREATE STATISTICS pg_temp.%s {statement.tail} FROM pg_temp.{quoted(table.name)}"
+
+
+def _script(batch: Sequence[_Job]) -> tuple[list[str], list[str]]:
+    """The statements that make the copies, and the one that makes each job's object, named by its number."""
+    tables = {job[1].oid: job[1] for job in batch}
+    copies = [f"CREATE TEMPORARY TABLE {quoted(t.name)} ({t.columns or ''})" for t in tables.values()]
+    builds = []
+    for number, (_, _, (path, template)) in enumerate(batch):
+        # Not the % operator: the text as written may hold percent signs.
+        statement = template.replace("%s", quoted(f"perfctl_{number}"), 1)
+        builds.append(f"SET LOCAL search_path TO {path};\n{statement}" if path else statement)
+    return copies, builds
+
+
+def _together(pg: Postgres, head: list[str], batch: Sequence[_Job]) -> dict[Place, Canonical]:
+    copies, builds = _script(batch)
+    with pg.transaction(rollback=True):
+        pg.execute(";\n".join([*head, *copies, *builds]))
+        return _read(pg, batch)
+
+
+def _one_by_one(pg: Postgres, head: list[str], batch: Sequence[_Job]) -> dict[Place, Canonical]:
+    copies, builds = _script(batch)
+    errors: dict[Place, Canonical] = {}
+    with pg.transaction(rollback=True):
+        try:
+            pg.execute(";\n".join([*head, *copies]))
+        except (StatementFailed, Denied) as error:
+            return {place: Canonical(None, error.message) for place, _, _ in batch}
+        for (place, _, _), statement in zip(batch, builds, strict=True):
+            try:
+                with pg.transaction():
+                    pg.execute(statement)
+            except (StatementFailed, Denied) as error:
+                errors[place] = Canonical(None, _because(error))
+        return _read(pg, batch) | errors
+
+
+def _because(error: PerfctlError) -> str:
+    return f"{error.message} ({error.hint})" if error.hint else error.message
+
+
+def _read(pg: Postgres, batch: Sequence[_Job]) -> dict[Place, Canonical]:
+    rows = pg.values(
+        "SELECT c.relname, pg_catalog.pg_get_indexdef(c.oid) FROM pg_catalog.pg_class AS c"
+        " WHERE c.relnamespace = pg_catalog.pg_my_temp_schema() AND c.relkind = 'i' AND c.relname ~ '^perfctl_[0-9]+$'"
+        " UNION ALL"
+        " SELECT s.stxname, pg_catalog.pg_get_statisticsobjdef(s.oid) FROM pg_catalog.pg_statistic_ext AS s"
+        " WHERE s.stxnamespace = pg_catalog.pg_my_temp_schema() AND s.stxname ~ '^perfctl_[0-9]+$'"
+    )
+    found = {}
+    for name, definition in rows:
+        canonical = canonical_text(definition) if " INDEX " in definition[:20] else statistics_text(definition)
+        found[batch[int(name.removeprefix("perfctl_"))][0]] = Canonical(canonical)
+    return found
+
+
+def partial_rows(pg: Postgres, wanted: Sequence[Wanted], texts: Mapping[Place, Canonical]) -> dict[Place, float]:
+    """The planner's estimate of how many rows each partial index holds, by place; one EXPLAIN for all."""
+    partial = [
+        (w, canonical.text.split(" WHERE ", 1)[1])
+        for w in wanted
+        if w.table and w.statement.partial and (canonical := texts.get(w.place)) and canonical.text
+        and " WHERE " in canonical.text
+    ]  # fmt: skip
+    if not partial:
+        return {}
+    branches = " UNION ALL ".join(
+        f"SELECT 1 FROM ONLY {quoted(w.table.schema)}.{quoted(w.table.name)} WHERE {predicate}"
+        for w, predicate in partial
+        if w.table
+    )
+    try:
+        with pg.transaction(rollback=True):
+            pg.execute("SET LOCAL lock_timeout = '200ms'")
+            ((plans,),) = pg.values("EXPLAIN (FORMAT JSON) " + branches)
+    except (StatementFailed, Denied):
+        return {}
+    top = plans[0]["Plan"]
+    children = top.get("Plans", []) if top["Node Type"] == "Append" else [top]
+    if len(children) != len(partial):
+        return {}
+    return {w.place: float(child["Plan Rows"]) for (w, _), child in zip(partial, children, strict=True)}

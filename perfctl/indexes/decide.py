@@ -1,0 +1,417 @@
+"""What an apply would do, in order, and what it refuses. Pure: migrations and a Snapshot in, a Plan out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+from perfctl.indexes.canonical_text import statistics_text
+from perfctl.indexes.classify import Found, classify
+from perfctl.indexes.estimate import estimate
+from perfctl.indexes.model import (
+    Index,
+    Plan,
+    Refusal,
+    Skipped,
+    Snapshot,
+    State,
+    Step,
+    Table,
+    Wanted,
+    full,
+    quoted,
+)
+from perfctl.indexes.rights import missing_rights
+from perfctl.migrations.model import (
+    Analyze,
+    CommentOnIndex,
+    CreateExtension,
+    CreateIndex,
+    CreateStatistics,
+    DropIndex,
+    Migration,
+    Name,
+    Statement,
+)
+
+#: perfctl bounds waiting itself; a value from the file would cut a build in its last wait.
+OWN_SETTINGS = frozenset(
+    {
+        "lock_timeout",
+        "statement_timeout",
+        "transaction_timeout",
+        "idle_in_transaction_session_timeout",
+        "idle_session_timeout",
+    }
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """Which objects a run is about, by glob on ``schema.name`` or ``name``; nothing given means all."""
+
+    only: tuple[str, ...] = ()
+    without: tuple[str, ...] = ()
+
+    def takes(self, name: Name) -> bool:
+        """True when the object is to be looked after."""
+        if any(_matches(name, glob) for glob in self.without):
+            return False
+        return not self.only or any(_matches(name, glob) for glob in self.only)
+
+    def names(self, name: Name) -> bool:
+        """True when the object is named outright, not by a glob."""
+        return any(word in (str(name), name.name) for word in self.only)
+
+
+def _matches(name: Name, glob: str) -> bool:
+    return fnmatchcase(str(name), glob) or fnmatchcase(name.name, glob)
+
+
+@dataclass(frozen=True, slots=True)
+class _Op:
+    """One statement of one migration, its object's full name found."""
+
+    migration: Migration
+    statement: Statement
+    name: Name
+
+
+def steps(
+    migrations: Sequence[Migration],
+    wanted: Sequence[Wanted],
+    seen: Snapshot,
+    selection: Selection = Selection(),
+    *,
+    concurrently: bool = True,
+) -> Plan:
+    """Everything that an apply would send, in the files' order; what is right already is skipped with its reason."""
+    return _Planner(migrations, wanted, seen, selection, concurrently).plan()
+
+
+class _Planner:
+    def __init__(
+        self,
+        migrations: Sequence[Migration],
+        wanted: Sequence[Wanted],
+        seen: Snapshot,
+        selection: Selection,
+        concurrently: bool,
+    ) -> None:
+        self.seen = seen
+        self.concurrently = concurrently
+        self.by_place = {w.place: w for w in wanted}
+        self.found: dict[Wanted, Found] = {}
+        self.ops = [
+            op
+            for migration in migrations
+            for statement in migration.statements
+            if (op := self._op(migration, statement)) is not None and selection.takes(op.name)
+        ]
+        self.steps: list[Step] = []
+        self.skipped: list[Skipped] = []
+        self.refusals: list[Refusal] = []
+        self.planned: dict[tuple[int, str], Name] = {}
+
+    def plan(self) -> Plan:
+        for number, op in enumerate(self.ops):
+            match op.statement:
+                case CreateIndex():
+                    self._create(number, op)
+                case DropIndex():
+                    self._drop(number, op, op.statement)
+                case CommentOnIndex():
+                    self._comment(number, op, op.statement)
+                case CreateStatistics():
+                    self._statistics(op, op.statement)
+                case CreateExtension():
+                    self._extension(op, op.statement)
+        # Statistics of expression indexes are gathered once all of them are there.
+        for op in self.ops:
+            if isinstance(op.statement, Analyze):
+                self._analyze(op, op.statement)
+        return Plan(tuple(self.steps), tuple(self.skipped), (*self.refusals, *missing_rights(self.steps, self.seen)))
+
+    def _op(self, migration: Migration, statement: Statement) -> _Op | None:
+        match statement:
+            case CreateIndex():
+                return _Op(migration, statement, self.by_place[statement.place].name)
+            case DropIndex() | CommentOnIndex():
+                created = self._created(statement.name)
+                return _Op(migration, statement, created or self.seen.resolve(statement.name))
+            case Analyze():
+                return _Op(migration, statement, self.seen.resolve(statement.table))
+            case CreateStatistics():
+                table = self.seen.resolve(statement.table)
+                return _Op(migration, statement, Name(statement.name.schema or table.schema, statement.name.name))
+            case CreateExtension():
+                return _Op(migration, statement, Name(None, statement.name))
+        return None
+
+    def _created(self, name: Name) -> Name | None:
+        """The full name of an index that the migrations themselves create under an unqualified name."""
+        full_names = (w.name for w in self.by_place.values())
+        return next((n for n in full_names if n.name == name.name and name.schema in (None, n.schema)), None)
+
+    def _found(self, wanted: Wanted) -> Found:
+        if wanted not in self.found:
+            self.found[wanted] = classify(wanted, self.seen)
+        return self.found[wanted]
+
+    def _later(self, number: int, name: Name, kind: type[Statement]) -> _Op | None:
+        """The next statement of a kind about the same name."""
+        return next((op for op in self.ops[number + 1 :] if op.name == name and isinstance(op.statement, kind)), None)
+
+    def _skip(self, op: _Op, kind: str, why: str, state: State | None = None) -> None:
+        self.skipped.append(Skipped(kind, op.name, why, state, op.statement.place))
+
+    def _refuse(self, op: _Op, why: str, remedy: str | None = None) -> None:
+        self.refusals.append(Refusal(op.name, why, remedy, op.statement.place))
+
+    def _step(self, op: _Op, kind: str, sql: str, undo: str | None, why: str, **facts: object) -> None:
+        self.steps.append(
+            Step(
+                kind=kind,
+                name=op.name,
+                sql=sql,
+                undo=undo,
+                why=why,
+                migration=op.migration.name,
+                migration_number=op.migration.number,
+                migration_sha256=op.migration.sha256,
+                place=op.statement.place,
+                **facts,  # type: ignore[arg-type]
+            )
+        )
+
+    def _create(self, number: int, op: _Op) -> None:
+        wanted = self.by_place[op.statement.place]
+        statement = wanted.statement
+        if later := self._later(number, op.name, DropIndex):
+            self._skip(op, "create_index", f"dropped again by {later.migration.name}")
+            return
+        if wanted.table is None:
+            self._refuse(
+                op,
+                f'table "{statement.table}" does not exist',
+                f"run the migration that creates it first, or mend {statement.place}",
+            )
+            return
+        if wanted.table.relkind not in "rmp":
+            self._refuse(
+                op, f'"{wanted.table.full_name}" is no table', "indexes stand on tables and materialized views"
+            )
+            return
+        canonical = self.seen.canonical.get(wanted.place)
+        if canonical and canonical.text is None and not self.seen.server.in_recovery:
+            self._refuse(op, f"the server does not take it: {canonical.error}", f"mend {statement.place}")
+            return
+        found = self._found(wanted)
+        if self._redefined(number, op, found):
+            found = Found(State.ABSENT, "dropped just before to be defined anew", None)
+        self._create_from(op, wanted, found, canonical.text if canonical else None)
+
+    def _redefined(self, number: int, op: _Op, found: Found) -> bool:
+        """The migrations drop the old definition themselves before this statement."""
+        before = (o for o in self.ops[:number] if o.name == op.name and isinstance(o.statement, DropIndex))
+        return found.state is State.DIFFERENT and next(before, None) is not None
+
+    def _create_from(self, op: _Op, wanted: Wanted, found: Found, text: str | None) -> None:
+        assert wanted.table is not None
+        match found.state:
+            case State.SAME:
+                self._skip(op, "create_index", found.why, found.state)
+            case State.COVERED:
+                self._skip(op, "create_index", f"covered: {found.why}", found.state)
+            case State.DIFFERENT:
+                self._refuse(
+                    op,
+                    f"an index of that name is there with another definition\n{found.why}",
+                    f"put DROP INDEX CONCURRENTLY {full(op.name)}; before it in the migration, or choose another name",
+                )
+            case State.NAME_TAKEN:
+                self._refuse(op, found.why, "choose another name")
+            case State.UNKNOWN:
+                self._refuse(op, f"cannot tell whether it is right: {found.why}")
+            case State.ABSENT if wanted.table.relkind == "p" and not wanted.statement.only:
+                self._refuse(
+                    op,
+                    f'"{wanted.table.full_name}" is partitioned; PostgreSQL builds nothing concurrently on the whole',
+                    "write CREATE INDEX … ON ONLY for it and one CREATE INDEX for each partition",
+                )
+            case State.ABSENT:
+                key = (wanted.table.oid, text or "")
+                if (twin := self.planned.get(key)) is not None:
+                    self._skip(op, "create_index", f'covered: "{twin}" gets the same definition', State.COVERED)
+                    return
+                self.planned[key] = op.name
+                self._build(op, wanted, text, "not there")
+            case State.BUILDING:
+                self._build(op, wanted, text, f"{found.why}; waits for it")
+            case State.HALF_DROPPED | State.INVALID_READY | State.INVALID_UNREADY:
+                assert found.index is not None
+                self._step(
+                    op,
+                    "drop_leftover",
+                    f"DROP INDEX CONCURRENTLY {full(op.name)}",
+                    None,
+                    f"{found.state}: {found.why}",
+                    table=wanted.table.full_name,
+                    oid=found.index.oid,
+                )
+                self._build(op, wanted, text, f"was {found.state}")
+
+    def _build(self, op: _Op, wanted: Wanted, text: str | None, why: str) -> None:
+        assert wanted.table is not None
+        drop = "DROP INDEX CONCURRENTLY" if wanted.table.relkind != "p" else "DROP INDEX"
+        self._step(
+            op,
+            "create_index",
+            wanted.sql(concurrently=self.concurrently),
+            f"{drop} {full(op.name)}",
+            why,
+            table=wanted.table.full_name,
+            canonical=text,
+            settings=tuple((k, v) for k, v in wanted.statement.settings if k not in OWN_SETTINGS),
+            estimate=estimate(wanted, self.seen),
+            table_bytes=wanted.table.size_bytes,
+            waits_for=tuple(self._blockers(wanted.table)),
+        )
+
+    def _blockers(self, table: Table) -> list[str]:
+        return [
+            str(blocker)
+            for blocker in self.seen.blockers
+            if blocker.table_oid == table.oid or (blocker.reason == "snapshot" and (blocker.age_s or 0) >= 1)
+        ]
+
+    def _drop(self, number: int, op: _Op, statement: DropIndex) -> None:
+        index = self.seen.by_name.get(op.name)
+        if index is None:
+            self._skip(op, "drop_index", "not there", State.ABSENT)
+            return
+        later = self._later(number, op.name, CreateIndex)
+        if later and self._found(self.by_place[later.statement.place]).state is not State.DIFFERENT:
+            self._skip(op, "drop_index", f"{later.migration.name} wants it as it is")
+            return
+        if index.constraint_name:
+            self._refuse(
+                op,
+                f'it carries constraint "{index.constraint_name}"',
+                f"ALTER TABLE {index.table_schema}.{index.table_name} DROP CONSTRAINT … in a schema migration",
+            )
+            return
+        if index.relkind == "I" or index.parent_oid:
+            self._refuse(op, "it belongs to a partitioned index, which cannot be dropped concurrently")
+            return
+        if self._dropped_before(op) and not later:
+            self._skip(op, "drop_index", "dropped before, and created again since by somebody: left alone")
+            return
+        self._drop_step(op, index, statement)
+
+    def _drop_step(self, op: _Op, index: Index, statement: DropIndex) -> None:
+        self._step(
+            op,
+            "drop_index",
+            f"DROP INDEX CONCURRENTLY {full(op.name)}" if self.concurrently else f"DROP INDEX {full(op.name)}",
+            concurrent(index.definition),
+            f"dropped by {statement.place}",
+            table=Name(index.table_schema, index.table_name),
+            oid=index.oid,
+            comment=index.comment,
+        )
+
+    def _dropped_before(self, op: _Op) -> bool:
+        undone = {entry.undoes for entry in self.seen.journal if entry.state == "done"}
+        return any(
+            entry.kind == "drop_index"
+            and entry.full_name == op.name
+            and entry.migration == op.migration.name
+            and entry.state == "done"
+            and entry.undoes is None
+            and entry.id not in undone
+            for entry in self.seen.journal
+        )
+
+    def _comment(self, number: int, op: _Op, statement: CommentOnIndex) -> None:
+        index = self.seen.by_name.get(op.name)
+        creates = [s for s in self.steps if s.kind == "create_index" and s.name == op.name]
+        if index is None and not creates:
+            if any(skipped.name == op.name for skipped in self.skipped) or self._later(number, op.name, DropIndex):
+                self._skip(op, "comment", "its index is not there")
+            else:
+                self._refuse(op, "there is no such index to comment on")
+            return
+        now = index.comment if index and not creates else None
+        if now == statement.comment:
+            self._skip(op, "comment", "says so already")
+            return
+        self._step(
+            op,
+            "comment",
+            f"COMMENT ON INDEX {full(op.name)} IS {literal(statement.comment)}",
+            f"COMMENT ON INDEX {full(op.name)} IS {literal(now)}",
+            "comment is new" if now is None else "comment has changed",
+            table=creates[0].table if creates else (Name(index.table_schema, index.table_name) if index else None),
+        )
+
+    def _statistics(self, op: _Op, statement: CreateStatistics) -> None:
+        table = self.seen.tables.get(self.seen.resolve(statement.table))
+        if table is None:
+            self._refuse(op, f'table "{statement.table}" does not exist', f"mend {statement.place}")
+            return
+        canonical = self.seen.canonical.get(statement.place)
+        if canonical and canonical.text is None and not self.seen.server.in_recovery:
+            self._refuse(op, f"the server does not take it: {canonical.error}", f"mend {statement.place}")
+            return
+        there = next((s for s in self.seen.statistics if Name(s.schema, s.name) == op.name), None)
+        if there is None:
+            sql = f"CREATE STATISTICS {full(op.name)} {statement.tail} FROM {full(table.full_name)}"
+            self._step(
+                op, "create_statistics", sql, f"DROP STATISTICS {full(op.name)}", "not there", table=table.full_name
+            )
+        elif canonical and (there.table_oid != table.oid or statistics_text(there.definition) != canonical.text):
+            self._refuse(op, "statistics of that name are there with another definition", "choose another name")
+        else:
+            self._skip(op, "create_statistics", "there, same definition", State.SAME)
+
+    def _extension(self, op: _Op, statement: CreateExtension) -> None:
+        if statement.name in (self.seen.server.extensions or []):
+            self._skip(op, "create_extension", "installed", State.SAME)
+            return
+        self._step(op, "create_extension", statement.text, f"DROP EXTENSION {quoted(statement.name)}", "not installed")
+
+    def _analyze(self, op: _Op, statement: Analyze) -> None:
+        table = self.seen.tables.get(op.name)
+        if table is None:
+            self._refuse(op, f'table "{statement.table}" does not exist', f"mend {statement.place}")
+            return
+        built = any(s.table == op.name and s.kind in ("create_index", "create_statistics") for s in self.steps)
+        if not built and self._analyzed_before(op):
+            self._skip(op, "analyze", "analyzed after its last new index")
+            return
+        columns = f" ({', '.join(quoted(column) for column in statement.columns)})" if statement.columns else ""
+        self._step(op, "analyze", f"ANALYZE {full(op.name)}{columns}", None, "asked for", table=op.name)
+
+    def _analyzed_before(self, op: _Op) -> bool:
+        return any(
+            entry.kind == "analyze"
+            and entry.full_name == op.name
+            and entry.migration == op.migration.name
+            and entry.state == "done"
+            for entry in self.seen.journal
+        )
+
+
+def concurrent(definition: str) -> str:
+    """``pg_get_indexdef``'s text as a statement that blocks nobody."""
+    return definition.replace(" INDEX ", " INDEX CONCURRENTLY ", 1)
+
+
+def literal(value: str | None) -> str:
+    """A string as SQL text; NULL for None. Safe whatever standard_conforming_strings says."""
+    if value is None:
+        return "NULL"
+    escaped = value.replace("\\", "\\\\").replace("'", "''")
+    return f"E'{escaped}'" if "\\" in value else f"'{escaped}'"

@@ -1,0 +1,206 @@
+"""What a database's indexes are worth: the items of verify and status. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from perfctl.indexes.classify import Found, classify, dead
+from perfctl.indexes.model import Index, Snapshot, State, Wanted, full
+from perfctl.indexes.undo import standing
+from perfctl.migrations.model import DropIndex, Migration, Name
+from perfctl.report import Item, Status
+
+
+def human_bytes(size: float) -> str:
+    """Bytes in the largest unit that leaves a number of at least one."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if size < 1024:
+            return f"{size:.0f} {unit}" if unit == "B" or size >= 10 else f"{size:.1f} {unit}"
+        size /= 1024
+    return f"{size:.1f} TB"
+
+
+def human_seconds(seconds: float) -> str:
+    """A span of time as an operator would say it."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    if seconds < 3600:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h"
+
+
+def dropped_again(migrations: Sequence[Migration], seen: Snapshot) -> set[Name]:
+    """The indexes whose last word in the migrations is DROP INDEX."""
+    names: dict[Name, bool] = {}
+    for migration in migrations:
+        for statement in migration.statements:
+            if isinstance(statement, DropIndex):
+                names[seen.resolve(statement.name)] = True
+            elif statement in migration.indexes:
+                for name in list(names):
+                    if name.name == statement.name.name:
+                        names[name] = False
+    return {name for name, gone in names.items() if gone}
+
+
+def verify(
+    migrations: Sequence[Migration],
+    wanted: Sequence[Wanted],
+    seen: Snapshot,
+    *,
+    absent: bool = False,
+    corruption: Mapping[int, str | None] | None = None,
+) -> list[Item]:
+    """One item an index, then one for each broken leftover in the schemas.
+
+    With ``absent`` the indexes must be gone: the proof of a rollback. ``corruption`` is what amcheck said of
+    an index's OID; None is "sound".
+    """
+    gone = dropped_again(migrations, seen)
+    judge = _verify_absent if absent else _verify_present
+    items = [_must_be_gone(w, seen) if w.name in gone else judge(w, seen, corruption) for w in wanted]
+    named = {w.name for w in wanted}
+    return items + [_leftover(index, why) for index, why in dead(seen) if index.full_name not in named]
+
+
+def facts(index: Index) -> dict[str, Any]:
+    """The figures of an index that a report carries."""
+    return {
+        "table": f"{index.table_schema}.{index.table_name}",
+        "oid": index.oid,
+        "method": index.method,
+        "size_bytes": index.size_bytes,
+        "scans": index.scans,
+        "definition": index.definition,
+    }
+
+
+def _verify_present(w: Wanted, seen: Snapshot, corruption: Mapping[int, str | None] | None) -> Item:
+    name = str(w.name)
+    at = {"file": w.place.path, "line": w.place.line}
+    if w.table is None:
+        return Item("index", name, Status.FINDING, f'table "{w.statement.table}" does not exist', data=at)
+    found = classify(w, seen)
+    data = {**at, "state": str(found.state), **(facts(found.index) if found.index else {})}
+    match found.state:
+        case State.SAME:
+            assert found.index is not None
+            return _verify_good(name, found.index, data, corruption)
+        case State.COVERED:
+            return Item("index", name, Status.OK, f"covered: {found.why}", data=data)
+        case State.UNKNOWN:
+            return Item("index", name, Status.UNKNOWN, found.why, data=data)
+    return Item("index", name, Status.FINDING, f"{found.state}: {found.why}", remedy=_remedy(found), data=data)
+
+
+def _verify_good(name: str, index: Index, data: dict[str, Any], corruption: Mapping[int, str | None] | None) -> Item:
+    if not index.is_usable:
+        return Item(
+            "index",
+            name,
+            Status.FINDING,
+            "valid, but transactions older than it still run and new plans cannot use it yet",
+            remedy="end the old transactions (perfctl indexes plan names them), then verify again",
+            data=data,
+        )
+    if corruption is not None and index.oid in corruption:
+        data = {**data, "amcheck": corruption[index.oid] or "ok"}
+        if problem := corruption[index.oid]:
+            return Item(
+                "index",
+                name,
+                Status.FINDING,
+                f"amcheck: {problem}",
+                remedy=f"REINDEX INDEX CONCURRENTLY {full(index.full_name)}",
+                data=data,
+            )
+    sound = ", amcheck ok" if "amcheck" in data else ""
+    return Item(
+        "index", name, Status.OK, f"valid, {human_bytes(index.size_bytes)}, {index.scans} scans{sound}", data=data
+    )
+
+
+def _remedy(found: Found) -> str | None:
+    match found.state:
+        case State.ABSENT | State.HALF_DROPPED | State.INVALID_READY | State.INVALID_UNREADY:
+            return "perfctl indexes apply"
+        case State.BUILDING:
+            return "wait for the build to end, then verify again"
+        case State.DIFFERENT | State.NAME_TAKEN:
+            return "perfctl indexes plan shows what to change"
+    return None
+
+
+def _verify_absent(w: Wanted, seen: Snapshot, _: Mapping[int, str | None] | None) -> Item:
+    index = seen.by_name.get(w.name)
+    if index is None:
+        return Item("index", str(w.name), Status.OK, "gone", data={"state": "absent"})
+    made = any(entry.object_oid == index.oid for entry in standing(seen.journal))
+    if not made:
+        return Item("index", str(w.name), Status.OK, "there, but not made by perfctl", data=facts(index))
+    return Item("index", str(w.name), Status.FINDING, "still there", "perfctl indexes rollback", facts(index))
+
+
+def _must_be_gone(w: Wanted, seen: Snapshot) -> Item:
+    index = seen.by_name.get(w.name)
+    if index is None:
+        return Item("index", str(w.name), Status.OK, "dropped again by a later migration")
+    return Item(
+        "index", str(w.name), Status.FINDING, "a later migration drops it", "perfctl indexes apply", facts(index)
+    )
+
+
+def _leftover(index: Index, why: str) -> Item:
+    state = f"ready {str(index.is_ready).lower()}, live {str(index.is_live).lower()}"
+    return Item(
+        "index",
+        str(index.full_name),
+        Status.FINDING,
+        f"invalid ({state}), {human_bytes(index.size_bytes)}: {why}",
+        remedy=f"DROP INDEX CONCURRENTLY {full(index.full_name)}, or REINDEX INDEX CONCURRENTLY if it is wanted",
+        data={**facts(index), "state": "invalid"},
+    )
+
+
+def status(migrations: Sequence[Migration], wanted: Sequence[Wanted], seen: Snapshot) -> list[Item]:
+    """One item a migration: how many of its indexes are there, and how many of those perfctl made."""
+    mine = {entry.object_oid for entry in standing(seen.journal) if entry.kind == "create_index"}
+    gone = dropped_again(migrations, seen)
+    items = []
+    for migration in migrations:
+        own = [w for w in wanted if w.migration == migration.name and w.name not in gone]
+        found = [(w, classify(w, seen) if w.table else Found(State.ABSENT, "its table is missing")) for w in own]
+        items.append(_migration_item(migration, found, seen, mine))
+    known = {migration.name for migration in migrations}
+    forgotten = {e.migration for e in standing(seen.journal) if e.migration and e.migration not in known}
+    items += [
+        Item("migration", str(name), Status.FINDING, "applied, but its file is not here") for name in sorted(forgotten)
+    ]
+    return items
+
+
+def _migration_item(
+    migration: Migration, found: Sequence[tuple[Wanted, Found]], seen: Snapshot, mine: set[int | None]
+) -> Item:
+    there = [f for _, f in found if f.state in (State.SAME, State.COVERED)]
+    made = sum(1 for f in there if f.index and f.index.oid in mine)
+    missing = [str(w.name) for w, f in found if f.state not in (State.SAME, State.COVERED, State.UNKNOWN)]
+    unknown = [str(w.name) for w, f in found if f.state is State.UNKNOWN]
+    hashes = {e.migration_sha256 for e in standing(seen.journal) if e.migration == migration.name}
+    detail = f"{len(there)} of {len(found)} indexes there, {made} made by perfctl"
+    if hashes and migration.sha256 not in hashes:
+        detail += "; the file has changed since it was applied"
+    data = {
+        "file": str(migration.path),
+        "sha256": migration.sha256,
+        "indexes": len(found),
+        "there": len(there),
+        "made_by_perfctl": made,
+        "states": {str(w.name): str(f.state) for w, f in found},
+    }
+    if missing:
+        return Item("migration", migration.name, Status.PLANNED, detail, "perfctl indexes apply", data)
+    if unknown:
+        return Item("migration", migration.name, Status.UNKNOWN, f"{detail}; cannot compare {len(unknown)}", None, data)
+    return Item("migration", migration.name, Status.OK, detail, None, data)

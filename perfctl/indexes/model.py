@@ -1,0 +1,467 @@
+"""What was seen of a database's indexes, and what is to be done about them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from functools import cached_property
+
+from perfctl.migrations.model import CreateIndex, Name, Place
+
+
+def quoted(name: str) -> str:
+    """An identifier in double quotes."""
+    return '"' + name.replace('"', '""') + '"'
+
+
+def full(name: Name) -> str:
+    """A full name with both parts quoted."""
+    return f"{quoted(name.schema)}.{quoted(name.name)}" if name.schema else quoted(name.name)
+
+
+class State(StrEnum):
+    """What the catalogue says of one wanted index."""
+
+    ABSENT = "absent"
+    SAME = "same"
+    DIFFERENT = "different"
+    BUILDING = "building"
+    INVALID_UNREADY = "invalid-unready"
+    INVALID_READY = "invalid-ready"
+    HALF_DROPPED = "half-dropped"
+    NAME_TAKEN = "name-taken"
+    COVERED = "covered"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """The server, and what this role may do on it."""
+
+    database: str
+    database_oid: int
+    role: str
+    version: str
+    in_recovery: bool
+    search_path: list[str]
+    may_create_schema: bool
+    may_create_temporary: bool
+    has_journal_schema: bool
+    has_journal: bool
+    may_use_journal_schema: bool
+    may_write_journal: bool
+    maintenance_work_mem: str
+    max_parallel_maintenance_workers: int
+    block_size: int
+    extensions: list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A relation that an index is wanted on, or whose name is in the way."""
+
+    oid: int
+    schema: str
+    name: str
+    relkind: str
+    persistence: str
+    pages: int
+    rows: float
+    size_bytes: int
+    owner: str
+    owned: bool
+    may_create: bool
+    columns: str | None
+
+    @property
+    def full_name(self) -> Name:
+        """Schema and name."""
+        return Name(self.schema, self.name)
+
+
+@dataclass(frozen=True, slots=True)
+class Index:
+    """One index as the catalogue has it."""
+
+    oid: int
+    schema: str
+    name: str
+    table_oid: int
+    table_schema: str
+    table_name: str
+    relkind: str
+    is_unique: bool
+    is_valid: bool
+    is_ready: bool
+    is_live: bool
+    is_usable: bool
+    definition: str
+    method: str
+    size_bytes: int
+    tablespace: str | None
+    constraint_name: str | None
+    parent_oid: int | None
+    scans: int
+    comment: str | None
+
+    @property
+    def full_name(self) -> Name:
+        """Schema and name."""
+        return Name(self.schema, self.name)
+
+    @property
+    def is_good(self) -> bool:
+        """Queries use it and writes maintain it."""
+        return self.is_valid and self.is_ready and self.is_live
+
+
+@dataclass(frozen=True, slots=True)
+class Build:
+    """A row of pg_stat_progress_create_index."""
+
+    pid: int
+    table_oid: int | None
+    index_oid: int | None
+    command: str | None
+    phase: str | None
+    lockers_total: int
+    lockers_done: int
+    current_locker_pid: int | None
+    blocks_total: int
+    blocks_done: int
+    tuples_total: int
+    tuples_done: int
+    role: str | None
+    application: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Blocker:
+    """A transaction that a concurrent build or drop would wait for now."""
+
+    pid: int | None
+    role: str | None
+    application: str | None
+    state: str | None
+    age_s: float | None
+    query: str | None
+    table_oid: int | None
+    reason: str
+    autovacuum: bool
+
+    def __str__(self) -> str:
+        if not self.pid:
+            facts = [self.role, f"{self.age_s or 0:.0f} s old"]
+            return f"{self.application} ({', '.join(fact for fact in facts if fact)})"
+        facts = [self.role, self.application, self.state]
+        if self.age_s is not None:
+            facts.append(f"open for {self.age_s:.0f} s")
+        return f"pid {self.pid} ({', '.join(fact for fact in facts if fact)})"
+
+
+@dataclass(frozen=True, slots=True)
+class Statistics:
+    """Extended statistics as the catalogue has them."""
+
+    oid: int
+    schema: str
+    name: str
+    table_oid: int
+    definition: str
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One line of the journal; ``state`` is started, done or failed, ``undoes`` names the line it took back."""
+
+    id: int
+    run_id: int
+    kind: str
+    schema: str | None
+    name: str
+    table_schema: str | None
+    table_name: str | None
+    migration: str | None
+    migration_number: int | None
+    migration_sha256: str | None
+    statement: str
+    undo: str | None
+    object_oid: int | None
+    canonical: str | None
+    comment: str | None
+    state: str
+    detail: str | None
+    build_s: float | None
+    wait_s: float | None
+    size_bytes: int | None
+    table_bytes: int | None
+    undoes: int | None
+    started_at: datetime
+    role: str
+    origin: str | None
+
+    @property
+    def full_name(self) -> Name:
+        """Schema and name of what it was done to."""
+        return Name(self.schema, self.name)
+
+
+@dataclass(frozen=True, slots=True)
+class Canonical:
+    """The server's own text of a wanted definition, without names; or why it could not be had."""
+
+    text: str | None
+    error: str | None = None
+    #: planner's estimate of the rows that a partial index holds
+    rows: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """A CREATE INDEX of a migration, its table found in the database."""
+
+    statement: CreateIndex
+    migration: str
+    migration_number: int | None
+    migration_sha256: str
+    table: Table | None
+
+    @property
+    def name(self) -> Name:
+        """The index's full name; its schema is its table's."""
+        schema = self.table.schema if self.table else self.statement.table.schema
+        return Name(schema, self.statement.name.name)
+
+    @property
+    def place(self) -> Place:
+        """Where it is written."""
+        return self.statement.place
+
+    def sql(self, *, concurrently: bool = True) -> str:
+        """The statement to send: names in full, IF NOT EXISTS left out, the rest exactly as written.
+
+        IF NOT EXISTS would report success for an invalid index, or for another table's index of that name.
+        """
+        assert self.table is not None
+        statement = self.statement
+        # PostgreSQL builds nothing for ON ONLY of a partitioned table, so it has no concurrent form.
+        concurrent = concurrently and self.table.relkind != "p"
+        words = ["CREATE", "UNIQUE" if statement.unique else "", "INDEX", "CONCURRENTLY" if concurrent else ""]
+        target = [quoted(statement.name.name), "ON", "ONLY" if statement.only else "", full(self.table.full_name)]
+        return " ".join(word for word in (*words, *target, statement.tail) if word)
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """The part of a database that some migrations touch, as it was at one moment."""
+
+    server: Server
+    system_identifier: str | None
+    tables: Mapping[Name, Table]
+    indexes: tuple[Index, ...]
+    statistics: tuple[Statistics, ...] = ()
+    builds: tuple[Build, ...] = ()
+    blockers: tuple[Blocker, ...] = ()
+    journal: tuple[Entry, ...] = ()
+    canonical: Mapping[Place, Canonical] = field(default_factory=dict)
+    scope: tuple[str, ...] = ()
+    #: search paths that a file sets, resolved to schemas
+    search_paths: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+    @cached_property
+    def by_name(self) -> dict[Name, Index]:
+        """Indexes by full name."""
+        return {index.full_name: index for index in self.indexes}
+
+    @cached_property
+    def by_oid(self) -> dict[int, Index]:
+        """Indexes by OID."""
+        return {index.oid: index for index in self.indexes}
+
+    @cached_property
+    def by_table(self) -> dict[int, list[Index]]:
+        """Indexes by their table's OID."""
+        found: dict[int, list[Index]] = {}
+        for index in self.indexes:
+            found.setdefault(index.table_oid, []).append(index)
+        return found
+
+    @cached_property
+    def building(self) -> dict[int, Build]:
+        """Running builds by the OID of the index that they build."""
+        return {build.index_oid: build for build in self.builds if build.index_oid}
+
+    def resolve(self, name: Name, search_path: str | None = None) -> Name:
+        """The full name of a relation as the session would find it; the first schema where none has it."""
+        if name.schema:
+            return name
+        path = self.search_paths[search_path] if search_path else tuple(self.server.search_path)
+        candidates = [Name(schema, name.name) for schema in path]
+        found = (c for c in candidates if c in self.tables or c in self.by_name)
+        return next(found, candidates[0] if candidates else name)
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """What a build is expected to take; from this server's earlier builds where there are any."""
+
+    size_bytes: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One statement to send, next to its undo."""
+
+    kind: str
+    name: Name
+    sql: str
+    undo: str | None
+    why: str
+    table: Name | None = None
+    migration: str | None = None
+    migration_number: int | None = None
+    migration_sha256: str | None = None
+    place: Place | None = None
+    canonical: str | None = None
+    settings: tuple[tuple[str, str], ...] = ()
+    estimate: Estimate | None = None
+    #: the comment that a dropped index bore
+    comment: str | None = None
+    #: the OID that must still be behind the name when a drop is sent
+    oid: int | None = None
+    table_bytes: int | None = None
+    #: the journal line that this step takes back
+    undoes: int | None = None
+    waits_for: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Skipped:
+    """What was asked for and needs nothing, and why."""
+
+    kind: str
+    name: Name
+    why: str
+    state: State | None = None
+    place: Place | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """What cannot be done, and the cure. One of these and nothing at all is touched."""
+
+    name: Name
+    why: str
+    remedy: str | None = None
+    place: Place | None = None
+    denied: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """All that a run would do, would leave alone, and cannot do."""
+
+    steps: tuple[Step, ...]
+    skipped: tuple[Skipped, ...] = ()
+    refusals: tuple[Refusal, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Live:
+    """One index as it is at this moment: what is looked at right before and right after a statement."""
+
+    oid: int
+    table_oid: int
+    relkind: str
+    is_valid: bool
+    is_ready: bool
+    is_live: bool
+    definition: str
+    size_bytes: int
+    builder_pid: int | None
+
+    @property
+    def is_good(self) -> bool:
+        """Queries use it and writes maintain it."""
+        return self.is_valid and self.is_ready and self.is_live
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """What a session that builds or drops an index is doing now."""
+
+    pid: int
+    phase: str | None
+    lockers_total: int
+    lockers_done: int
+    blocks_total: int
+    blocks_done: int
+    tuples_total: int
+    tuples_done: int
+    is_waiting: bool
+    blocker_pid: int | None
+    blocker_role: str | None
+    blocker_application: str | None
+    blocker_state: str | None
+    blocker_age_s: float | None
+    blocker_query: str | None
+
+    @property
+    def fraction(self) -> float | None:
+        """How much of this phase is done, 0 to 1; None in a phase that has no measure."""
+        if self.tuples_total:
+            return min(1.0, self.tuples_done / self.tuples_total)
+        if self.blocks_total:
+            return min(1.0, self.blocks_done / self.blocks_total)
+        return None
+
+    @property
+    def blocker(self) -> str | None:
+        """Who is waited for, in a few words; None when nobody is."""
+        if self.blocker_pid is None:
+            return None
+        if self.blocker_pid == 0:
+            return "a prepared transaction (see pg_prepared_xacts)"
+        facts = [self.blocker_role, self.blocker_application, self.blocker_state]
+        if self.blocker_age_s is not None:
+            facts.append(f"open for {self.blocker_age_s:.0f} s")
+        return f"pid {self.blocker_pid} ({', '.join(fact for fact in facts if fact)})"
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One thing that happened in a run; ``number`` of ``total`` is the step."""
+
+    kind: str
+    step: Step
+    number: int
+    total: int
+    elapsed_s: float = 0.0
+    progress: Progress | None = None
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of one step, as the catalogue shows it afterwards."""
+
+    step: Step
+    result: str
+    detail: str = ""
+    build_s: float = 0.0
+    wait_s: float = 0.0
+    size_bytes: int | None = None
+    oid: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How long a run may wait."""
+
+    #: for other transactions, at one stretch
+    wait_budget_s: float = 900.0
+    #: for another perfctl to finish
+    runner_wait_s: float = 10.0

@@ -1,0 +1,74 @@
+"""Every right that a run lacks, before its first statement: the fourteenth index is a bad place to find out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from perfctl.indexes.model import Refusal, Snapshot, Step, quoted
+from perfctl.migrations.model import Name
+
+#: CREATE INDEX and CREATE STATISTICS need CREATE on the schema as well as the table's ownership.
+_CREATING = frozenset({"create_index", "create_statistics"})
+
+
+def missing_rights(steps: Sequence[Step], seen: Snapshot) -> list[Refusal]:
+    """One refusal for each missing right, with the GRANT that gives it."""
+    if not steps:
+        return []
+    return [*_on_tables(steps, seen), *_on_schemas(steps, seen), *_on_journal(seen)]
+
+
+def _deny(name: Name, why: str, remedy: str) -> Refusal:
+    return Refusal(name, why, remedy, denied=True)
+
+
+def _on_tables(steps: Sequence[Step], seen: Snapshot) -> list[Refusal]:
+    role = seen.server.role
+    tables = (seen.tables.get(name) for name in dict.fromkeys(step.table for step in steps) if name)
+    return [
+        _deny(
+            table.full_name,
+            f'role "{role}" does not own table "{table.full_name}"',
+            f"GRANT {quoted(table.owner)} TO {quoted(role)}",
+        )
+        for table in tables
+        if table is not None and not table.owned
+    ]
+
+
+def _on_schemas(steps: Sequence[Step], seen: Snapshot) -> list[Refusal]:
+    role = seen.server.role
+    tables = [seen.tables[s.table] for s in steps if s.kind in _CREATING and s.table and s.table in seen.tables]
+    return [
+        _deny(
+            Name(None, schema),
+            f'role "{role}" may not create in schema "{schema}"',
+            f"GRANT USAGE, CREATE ON SCHEMA {quoted(schema)} TO {quoted(role)}",
+        )
+        for schema in sorted({table.schema for table in tables if not table.may_create})
+    ]
+
+
+def _on_journal(seen: Snapshot) -> list[Refusal]:
+    server = seen.server
+    role = quoted(server.role)
+    if not server.has_journal_schema and not server.may_create_schema:
+        return [
+            _deny(
+                Name(None, "perfctl"),
+                f'role "{server.role}" may not create schema "perfctl" for the journal',
+                f"GRANT CREATE ON DATABASE {quoted(server.database)} TO {role}",
+            )
+        ]
+    if server.has_journal_schema and not (
+        server.may_write_journal if server.has_journal else server.may_use_journal_schema
+    ):
+        return [
+            _deny(
+                Name(None, "perfctl"),
+                f'role "{server.role}" may not write the journal in schema "perfctl"',
+                f"GRANT USAGE ON SCHEMA perfctl TO {role}; GRANT ALL ON ALL TABLES IN SCHEMA perfctl TO {role};"
+                f" GRANT USAGE ON ALL SEQUENCES IN SCHEMA perfctl TO {role}",
+            )
+        ]
+    return []

@@ -1,0 +1,132 @@
+"""What a rollback would do: exactly what the journal says perfctl made, newest first. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from perfctl.indexes.canonical_text import canonical_text
+from perfctl.indexes.decide import Selection, literal
+from perfctl.indexes.model import Entry, Index, Plan, Refusal, Skipped, Snapshot, Step, full
+from perfctl.indexes.rights import missing_rights
+from perfctl.migrations.model import Name
+
+
+def standing(journal: Sequence[Entry]) -> list[Entry]:
+    """The journal's lines that perfctl did and has not taken back, oldest first."""
+    undone = {entry.undoes for entry in journal if entry.state == "done" and entry.undoes is not None}
+    return [entry for entry in journal if entry.state == "done" and entry.undoes is None and entry.id not in undone]
+
+
+def steps(seen: Snapshot, selection: Selection, *, to: int | None = None, migrations: Sequence[str] = ()) -> Plan:
+    """Everything that a rollback would send, newest first.
+
+    ``to`` keeps the migrations up to that number; ``migrations`` rolls back those alone. An index that was
+    changed since it was made is refused unless ``selection`` names it outright.
+    """
+    done: list[Step] = []
+    skipped: list[Skipped] = []
+    refusals: list[Refusal] = []
+    for entry in reversed(standing(seen.journal)):
+        if entry.undo is None or not selection.takes(entry.full_name):
+            continue
+        if migrations and entry.migration not in migrations:
+            continue
+        if to is not None and entry.migration_number is not None and entry.migration_number <= to:
+            continue
+        match _undo(entry, seen, named=selection.names(entry.full_name)):
+            case Skipped() as skip:
+                skipped.append(skip)
+            case Refusal() as refusal:
+                refusals.append(refusal)
+            case made:
+                done.extend(made)
+    return Plan(tuple(done), tuple(skipped), (*refusals, *missing_rights(done, seen)))
+
+
+def _undo(entry: Entry, seen: Snapshot, *, named: bool) -> list[Step] | Skipped | Refusal:
+    match entry.kind:
+        case "create_index":
+            return _undo_create(entry, seen, named=named)
+        case "drop_index":
+            return _undo_drop(entry, seen)
+        case "comment":
+            return _undo_comment(entry, seen)
+        case _:
+            return [_step(entry, f"undo_{entry.kind}", entry.undo or "", f"made by run {entry.run_id}")]
+
+
+def _step(entry: Entry, kind: str, sql: str, why: str, oid: int | None = None) -> Step:
+    table = Name(entry.table_schema, entry.table_name) if entry.table_name else None
+    return Step(
+        kind=kind,
+        name=entry.full_name,
+        sql=sql,
+        undo=None,
+        why=why,
+        table=table,
+        migration=entry.migration,
+        migration_number=entry.migration_number,
+        migration_sha256=entry.migration_sha256,
+        oid=oid,
+        undoes=entry.id,
+    )
+
+
+def _undo_create(entry: Entry, seen: Snapshot, *, named: bool) -> list[Step] | Skipped | Refusal:
+    index = seen.by_name.get(entry.full_name)
+    if index is None:
+        moved = seen.by_oid.get(entry.object_oid or 0)
+        if moved is None:
+            return Skipped("drop_index", entry.full_name, "gone already")
+        return Refusal(entry.full_name, f'it is called "{moved.full_name}" now', "rename it back, or drop it by hand")
+    if index.constraint_name:
+        return Refusal(
+            entry.full_name,
+            f'it carries constraint "{index.constraint_name}" now',
+            f"ALTER TABLE {index.table_schema}.{index.table_name} DROP CONSTRAINT …, then roll back again",
+        )
+    if (change := _changed(entry, index)) is not None and not named:
+        return Refusal(
+            entry.full_name,
+            f"changed since perfctl made it: {change}",
+            f"perfctl indexes rollback --only '{entry.full_name}' takes it off all the same;"
+            f" --except '{entry.full_name}' leaves it",
+        )
+    return [_step(entry, "drop_index", entry.undo or "", f"made by run {entry.run_id}", index.oid)]
+
+
+def _changed(entry: Entry, index: Index) -> str | None:
+    if (index.table_schema, index.table_name) != (entry.table_schema, entry.table_name):
+        return f"it is an index of {index.table_schema}.{index.table_name} now"
+    if entry.canonical is not None and canonical_text(index.definition) != entry.canonical:
+        return f"its definition is now {canonical_text(index.definition)}"
+    if entry.object_oid is not None and index.oid != entry.object_oid:
+        return f"it was rebuilt or created again (OID {index.oid}, was {entry.object_oid})"
+    return None
+
+
+def _undo_drop(entry: Entry, seen: Snapshot) -> list[Step] | Skipped | Refusal:
+    index = seen.by_name.get(entry.full_name)
+    if index is not None and index.is_good:
+        return Skipped("create_index", entry.full_name, "there again already")
+    steps = []
+    if index is not None:
+        drop = f"DROP INDEX CONCURRENTLY {full(entry.full_name)}"
+        steps.append(_step(entry, "drop_leftover", drop, "broken leftover in the way", index.oid))
+    steps.append(_step(entry, "create_index", entry.undo or "", f"dropped by run {entry.run_id}"))
+    if entry.comment is not None:
+        sql = f"COMMENT ON INDEX {full(entry.full_name)} IS {literal(entry.comment)}"
+        steps.append(_step(entry, "comment", sql, "the comment that it bore"))
+    return steps
+
+
+def _undo_comment(entry: Entry, seen: Snapshot) -> list[Step] | Skipped | Refusal:
+    index = seen.by_name.get(entry.full_name)
+    if index is None:
+        return Skipped("comment", entry.full_name, "its index is gone")
+    created = any(
+        other.kind == "create_index" and other.full_name == entry.full_name for other in standing(seen.journal)
+    )
+    if created:
+        return Skipped("comment", entry.full_name, "goes with its index")
+    return [_step(entry, "comment", entry.undo or "", f"made by run {entry.run_id}")]
