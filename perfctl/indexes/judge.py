@@ -8,7 +8,7 @@ from typing import Any
 from perfctl.indexes.classify import Found, classify, dead
 from perfctl.indexes.model import Index, Snapshot, State, Wanted, full
 from perfctl.indexes.undo import standing
-from perfctl.migrations.model import DropIndex, Migration, Name
+from perfctl.migrations.model import CreateIndex, DropIndex, Migration, Name
 from perfctl.report import Item, Status
 
 
@@ -30,18 +30,17 @@ def human_seconds(seconds: float) -> str:
     return f"{seconds / 3600:.1f} h"
 
 
-def dropped_again(migrations: Sequence[Migration], seen: Snapshot) -> set[Name]:
+def dropped_again(migrations: Sequence[Migration], wanted: Sequence[Wanted], seen: Snapshot) -> set[Name]:
     """The indexes whose last word in the migrations is DROP INDEX."""
-    names: dict[Name, bool] = {}
+    created = {w.place: w.name for w in wanted}
+    gone: dict[Name, None] = {}
     for migration in migrations:
         for statement in migration.statements:
             if isinstance(statement, DropIndex):
-                names[seen.resolve(statement.name)] = True
-            elif statement in migration.indexes:
-                for name in list(names):
-                    if name.name == statement.name.name:
-                        names[name] = False
-    return {name for name, gone in names.items() if gone}
+                gone[seen.resolve(statement.name)] = None
+            elif isinstance(statement, CreateIndex):
+                gone.pop(created[statement.place], None)
+    return set(gone)
 
 
 def verify(
@@ -57,7 +56,7 @@ def verify(
     With ``absent`` the indexes must be gone: the proof of a rollback. ``corruption`` is what amcheck said of
     an index's OID; None is "sound".
     """
-    gone = dropped_again(migrations, seen)
+    gone = dropped_again(migrations, wanted, seen)
     judge = _verify_absent if absent else _verify_present
     items = [_must_be_gone(w, seen) if w.name in gone else judge(w, seen, corruption) for w in wanted]
     named = {w.name for w in wanted}
@@ -166,7 +165,7 @@ def _leftover(index: Index, why: str) -> Item:
 def status(migrations: Sequence[Migration], wanted: Sequence[Wanted], seen: Snapshot) -> list[Item]:
     """One item a migration: how many of its indexes are there, and how many of those perfctl made."""
     mine = {entry.object_oid for entry in standing(seen.journal) if entry.kind == "create_index"}
-    gone = dropped_again(migrations, seen)
+    gone = dropped_again(migrations, wanted, seen)
     items = []
     for migration in migrations:
         own = [w for w in wanted if w.migration == migration.name and w.name not in gone]
