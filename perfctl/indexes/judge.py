@@ -23,6 +23,8 @@ def human_bytes(size: float) -> str:
 
 def human_seconds(seconds: float) -> str:
     """A span of time as an operator would say it."""
+    if seconds < 1:
+        return f"{seconds * 1000:.0f} ms"
     if seconds < 60:
         return f"{seconds:.1f} s"
     if seconds < 3600:

@@ -1,0 +1,60 @@
+"""The commands, put together. Importing this loads Typer and no driver."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from types import FrameType
+
+import typer
+
+from perfctl.cli import config, indexes, verify
+from perfctl.errors import StopRequested
+
+_EPILOG = (
+    "Exit codes: 0 ok, 1 findings, 2 usage, 3 unreachable, 4 refused, 5 incomplete, 6 busy, 7 denied, 70 bug, "
+    "130/143 stopped."
+)
+
+app = typer.Typer(
+    name="perfctl",
+    help="Put indexes on a live PostgreSQL and take them off again; prove that they are there and right.",
+    epilog=_EPILOG,
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.add_typer(indexes.app)
+app.add_typer(config.app)
+verify.add_to(app)
+
+
+@app.callback()
+def _root(
+    version: bool = typer.Option(False, "--version", "-V", help="Print the version and exit."),
+) -> None:
+    if version:
+        from perfctl import __version__
+
+        typer.echo(f"perfctl {__version__}")
+        raise typer.Exit
+
+
+def run(arguments: list[str]) -> None:
+    """Parse and run; SIGINT and SIGTERM reach the command as StopRequested."""
+    signal.signal(signal.SIGINT, _stop)
+    signal.signal(signal.SIGTERM, _stop)
+    try:
+        app(arguments)
+    except KeyboardInterrupt as stop:
+        sys.exit(128 + (stop.signum if isinstance(stop, StopRequested) else signal.SIGINT))
+    except BrokenPipeError:
+        # The reader had enough (`| head`); the interpreter would complain while it flushes.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(128 + signal.SIGPIPE)
+
+
+def _stop(signum: int, _: FrameType | None) -> None:
+    raise StopRequested(signum)

@@ -1,0 +1,123 @@
+"""Options that many commands share, declared once and handed on as one value."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from perfctl.report import Report
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What was said on the command line; the values here are the defaults."""
+
+    config: Path | None = None
+    target: str | None = None
+    format: str = "text"
+    report: tuple[str, ...] = ()
+    timeout: str | None = None
+    color: str = "auto"
+    quiet: bool = False
+    verbose: int = 0
+    dry_run: bool = False
+    yes: bool = False
+    confirm: str | None = None
+    no_input: bool = False
+
+
+def _option(*names: str, env: str | None = None, **facts: Any) -> Any:
+    return typer.Option(*names, envvar=env, show_envvar=env is not None, **facts)
+
+
+_OUTPUT: dict[str, Any] = {
+    "format": Annotated[
+        str, _option("--format", "-f", env="PERFCTL_FORMAT", help="Form of the result: text, json or ndjson.")
+    ],
+    "report": Annotated[
+        list[str] | None,
+        _option("--report", metavar="KIND=PATH", env="PERFCTL_REPORT", help="Write the result to a file too (repeat)."),
+    ],
+    "color": Annotated[str, _option("--color", env="PERFCTL_COLOR", help="auto, always or never.")],
+    "quiet": Annotated[bool, _option("--quiet", "-q", env="PERFCTL_QUIET", help="No progress, no notes.")],
+    "verbose": Annotated[
+        int, _option("--verbose", "-v", count=True, env="PERFCTL_VERBOSE", help="Say more (twice: statements).")
+    ],
+}
+_SERVER: dict[str, Any] = {
+    "config": Annotated[
+        Path | None,
+        _option("--config", "-c", env="PERFCTL_CONFIG", help="Configuration file; else perfctl.yaml upward from here."),
+    ],
+    "target": Annotated[
+        str | None, _option("--target", "-t", env="PERFCTL_TARGET", help="Target in the configuration.")
+    ],
+    "timeout": Annotated[
+        str | None,
+        _option(
+            "--timeout",
+            env="PERFCTL_TIMEOUT",
+            metavar="DURATION",
+            help="How long connecting, and each look at a server, may take, as 5s.",
+        ),
+    ],
+}
+_WRITE: dict[str, Any] = {
+    "dry_run": Annotated[
+        bool, _option("--dry-run", "-n", env="PERFCTL_DRY_RUN", help="Show what would be done, do nothing.")
+    ],
+    "yes": Annotated[bool, _option("--yes", "-y", env="PERFCTL_YES", help="Do not ask.")],
+    "confirm": Annotated[
+        str | None,
+        _option(
+            "--confirm",
+            env="PERFCTL_CONFIRM",
+            metavar="NAME",
+            help="Name of the protected target, instead of typing it.",
+        ),
+    ],
+    "no_input": Annotated[bool, _option("--no-input", env="PERFCTL_NO_INPUT", help="Never ask: refuse instead.")],
+}
+
+
+def command(
+    app: typer.Typer, name: str, *, group: str = "", server: bool = True, writes: bool = False
+) -> Callable[[Callable[..., Report]], Callable[..., Report]]:
+    """Register ``function(session, …) -> Report`` as a command with the shared options behind its own."""
+    shared = {**_OUTPUT, **(_SERVER if server else {"config": _SERVER["config"]}), **(_WRITE if writes else {})}
+
+    def register(function: Callable[..., Report]) -> Callable[..., Report]:
+        own = list(inspect.signature(function, eval_str=True).parameters.values())[1:]
+        defaults = {field.name: field.default for field in fields(Options)}
+        extra = [
+            inspect.Parameter(
+                key,
+                inspect.Parameter.KEYWORD_ONLY,
+                annotation=annotation,
+                default=None if key == "report" else defaults[key],
+            )
+            for key, annotation in shared.items()
+        ]
+
+        def run(**given: Any) -> None:
+            from perfctl.cli.session import execute
+
+            options = {key: given.pop(key) for key in shared}
+            options["report"] = tuple(options["report"] or ())
+            execute(f"{group} {name}".strip(), Options(**options), lambda session: function(session, **given))
+
+        parameters = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in own] + extra
+        run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        run.__annotations__ = {p.name: p.annotation for p in parameters}
+        run.__doc__ = function.__doc__
+        run.__name__ = function.__name__
+        app.command(name)(run)
+        return function
+
+    return register

@@ -1,0 +1,301 @@
+"""The composition root of one command: settings, servers, questions, and the report at the end."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+import traceback
+from collections.abc import Callable, Iterable
+from contextlib import ExitStack
+from datetime import UTC, datetime
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import typer
+
+from perfctl.cli.options import Options
+from perfctl.errors import ConfigError, NotConfirmed, PerfctlError, UsageError, exit_code_of
+from perfctl.report import Item, Report
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from perfctl.config import Loaded, Target
+    from perfctl.servers.postgres import Postgres
+
+
+class Session:
+    """What a command body is given. Servers that it opens are closed when the command ends."""
+
+    def __init__(self, command: str, options: Options) -> None:
+        self.command = command
+        self.options = options
+        self.started_at = datetime.now(UTC)
+        self._clock = time.monotonic()
+        self._stack = ExitStack()
+        self.target_name: str | None = options.target
+
+    def close(self) -> None:
+        """Close every server that was opened."""
+        self._stack.close()
+
+    @cached_property
+    def loaded(self) -> Loaded:
+        """The configuration. Raises ConfigError."""
+        from perfctl import config
+
+        loaded = config.load(self.options.config, os.environ, Path.cwd())
+        for warning in loaded.warnings:
+            self.say(f"warning: {warning}")
+        if self.options.verbose and loaded.path:
+            self.say(f"configuration: {loaded.path}")
+        return loaded
+
+    @cached_property
+    def target(self) -> Target:
+        """The target that the command is about. Raises ConfigError."""
+        target = self.loaded.target(self.options.target)
+        self.target_name = target.name
+        return target
+
+    def postgres(self, *, bounded: bool = True) -> Postgres:
+        """A session on the target's database; ``bounded`` looks are ended after ``--timeout``.
+
+        Raises ConfigError, Unreachable, Denied, or Refused for a server that is too old.
+        """
+        from perfctl.servers import postgres
+
+        database = self.target.database
+        if database is None:
+            raise ConfigError(f'target "{self.target.name}" has no database', hint="add database: {dsn: …} to it")
+        timeout_s = self.timeout_s
+        pg = postgres.connect(
+            database.conninfo(),
+            application=f"perfctl/{self.command}",
+            connect_timeout_s=timeout_s or database.connect_timeout_s,
+            statement_timeout_s=(timeout_s or 60.0) if bounded else None,
+        )
+        self._stack.callback(pg.close)
+        postgres.refuse_old(pg)
+        return pg
+
+    @cached_property
+    def timeout_s(self) -> float | None:
+        """``--timeout`` in seconds, None when it was not given. Raises UsageError."""
+        return duration_s("--timeout", self.options.timeout)
+
+    def redact(self, text: str) -> str:
+        """The text without any password that the configuration holds; a net under every message to a person."""
+        if "loaded" not in self.__dict__:
+            return text
+        for secret in self.loaded.secrets():
+            text = text.replace(secret, "***")
+        return text
+
+    def say(self, text: str) -> None:
+        """A note for a person, on stderr; ``--quiet`` leaves it out."""
+        if not self.options.quiet:
+            from perfctl.render.plain import escape
+
+            sys.stderr.write("\n".join(escape(line) for line in text.splitlines()) + "\n")
+
+    def confirm(self, question: str) -> None:
+        """Ask before something is changed. Raises NotConfirmed.
+
+        A protected target wants its name, typed or by ``--confirm``: ``--yes`` alone does not open it.
+        """
+        name = self.target.name
+        if self.target.protected:
+            self._confirm_by_name(question, name)
+        elif self.options.yes or self.options.confirm == name:
+            return
+        elif not self._may_ask:
+            raise NotConfirmed(f"{question} Not confirmed; nothing was changed", hint="say --yes (-y) to do it")
+        elif self._ask(f"{question} [y/N] ").lower() not in ("y", "yes"):
+            raise NotConfirmed
+
+    def _confirm_by_name(self, question: str, name: str) -> None:
+        if self.options.confirm is not None:
+            if self.options.confirm != name:
+                raise NotConfirmed(f'--confirm says "{self.options.confirm}", the target is "{name}"')
+            return
+        if not self._may_ask:
+            raise NotConfirmed(
+                f'target "{name}" is protected; nothing was changed', hint=f"say --confirm {name} to do it"
+            )
+        if self._ask(f'{question}\nTarget "{name}" is protected. Type its name to go on: ') != name:
+            raise NotConfirmed
+
+    @property
+    def _may_ask(self) -> bool:
+        return not self.options.no_input and sys.stdin is not None and sys.stdin.isatty()
+
+    def _ask(self, question: str) -> str:
+        sys.stderr.write(question)
+        sys.stderr.flush()
+        return sys.stdin.readline().strip()
+
+    @property
+    def streams_events(self) -> bool:
+        """True when every event goes to stdout as a line of JSON."""
+        return self.options.format == "ndjson"
+
+    def event(self, **facts: Any) -> None:
+        """One line of JSON on stdout."""
+        sys.stdout.write(json.dumps(facts, ensure_ascii=False, default=str) + "\n")
+        sys.stdout.flush()
+
+    def report(
+        self,
+        items: Iterable[Item],
+        *,
+        notes: Iterable[str] = (),
+        dry_run: bool = False,
+        check: bool = False,
+        error: BaseException | None = None,
+    ) -> Report:
+        """The command's report, with the time that it took."""
+        return Report(
+            command=self.command,
+            target=self.target_name,
+            items=tuple(items),
+            started_at=self.started_at,
+            duration_s=time.monotonic() - self._clock,
+            dry_run=dry_run,
+            check=check,
+            error=error,
+            notes=tuple(notes),
+        )
+
+    def stderr(self) -> Console:
+        """A Rich console on stderr that obeys ``--color`` and NO_COLOR."""
+        return console(sys.stderr, self.options.color)
+
+    def stdout(self) -> Console:
+        """A Rich console on stdout that obeys ``--color`` and NO_COLOR."""
+        return console(sys.stdout, self.options.color)
+
+
+def console(stream: Any, color: str) -> Console:
+    """A Rich console; colours only where the stream or ``--color`` says so."""
+    from rich.console import Console
+
+    return Console(
+        file=stream,
+        highlight=False,
+        markup=False,
+        emoji=False,
+        force_terminal=True if color == "always" else None,
+        no_color=True if color == "never" else None,
+    )
+
+
+def duration_s(option: str, text: str | None) -> float | None:
+    """Seconds of a duration given as an option; None when it was not. Raises UsageError."""
+    if text is None:
+        return None
+    from perfctl.config.units import parse_duration
+
+    try:
+        return parse_duration(text)
+    except ValueError:
+        raise UsageError(
+            f'{option} "{text}" is no duration', hint="durations carry a unit: 500ms, 3s, 15m, 2h"
+        ) from None
+
+
+def execute(command: str, options: Options, body: Callable[[Session], Report]) -> NoReturn:
+    """Run a command's body, print its report, and end with the report's exit code."""
+    session = Session(command, options)
+    try:
+        _check(options)
+        report = body(session)
+    except (PerfctlError, KeyboardInterrupt) as error:
+        report = session.report((), error=error, dry_run=options.dry_run)
+    except Exception as error:  # noqa: BLE001 - the one place where a bug is caught, to be reported
+        report = session.report((), error=error, dry_run=options.dry_run)
+    finally:
+        session.close()
+    _finish(session, report)
+    raise typer.Exit(report.exit_code)
+
+
+def _check(options: Options) -> None:
+    from perfctl.render import FORMATS
+
+    if options.format not in (*FORMATS, "ndjson"):
+        raise UsageError(f'there is no format "{options.format}"', hint=f"known: {', '.join((*FORMATS, 'ndjson'))}")
+    if options.color not in ("auto", "always", "never"):
+        raise UsageError(f'--color "{options.color}" is none of auto, always, never')
+    for report in options.report:
+        kind, _, path = report.partition("=")
+        if kind not in FORMATS or not path:
+            raise UsageError(f'--report "{report}" is not KIND=PATH', hint=f"kinds: {', '.join(FORMATS)}")
+
+
+def _finish(session: Session, report: Report) -> None:
+    from perfctl.render import FORMATS, to_text
+
+    options = session.options
+    for wanted in options.report:
+        kind, _, path = wanted.partition("=")
+        if kind in FORMATS and path:
+            _write(Path(path), to_text(report, kind))
+    if options.format == "ndjson":
+        from perfctl.render.json import as_dict
+
+        session.event(event="report", **as_dict(report))
+    elif options.format == "json":
+        sys.stdout.write(to_text(report, "json"))
+    elif report.items or report.notes or report.error is None:
+        _print_text(session, report)
+    sys.stdout.flush()
+    if report.error is not None:
+        _print_error(session, report)
+
+
+def _write(path: Path, text: str) -> None:
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        sys.stderr.write(f'error: report "{path}" cannot be written: {error.strerror}\n')
+
+
+def _print_text(session: Session, report: Report) -> None:
+    if sys.stdout.isatty() or session.options.color == "always":
+        from perfctl.render import text
+
+        text.render(report, session.stdout())
+    else:
+        from perfctl.render import plain
+
+        sys.stdout.write(plain.render(report))
+
+
+def _print_error(session: Session, report: Report) -> None:
+    from perfctl.render.plain import escape
+
+    error = report.error
+    assert error is not None
+    red = _may_colour(session)
+    label = "\x1b[1;31merror:\x1b[0m" if red else "error:"
+    message = session.redact(report.error_message or "")
+    # A message that starts with a place (file:line:column) already says "error:" where compilers do.
+    first, *rest = message.splitlines() or [""]
+    prefix = "" if ": error: " in first else f"{label} "
+    lines = [prefix + escape(first), *(escape(line) for line in rest)]
+    if report.error_hint:
+        lines += [f"hint: {escape(line)}" for line in report.error_hint.splitlines()]
+    sys.stderr.write("\n".join(lines) + "\n")
+    if exit_code_of(error) == 70:
+        sys.stderr.write(session.redact("".join(traceback.format_exception(error))))
+        sys.stderr.write("please report this with the lines above; look them over before you do\n")
+
+
+def _may_colour(session: Session) -> bool:
+    if session.options.color != "auto":
+        return session.options.color == "always"
+    return sys.stderr.isatty() and not os.environ.get("NO_COLOR")

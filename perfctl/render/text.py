@@ -1,0 +1,51 @@
+"""The report on a terminal: one table, colours by status."""
+
+from __future__ import annotations
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from perfctl.render.plain import escape, summary
+from perfctl.report import Item, Report, Status
+
+STYLES = {
+    Status.OK: "green",
+    Status.CHANGED: "bold green",
+    Status.PLANNED: "cyan",
+    Status.SKIPPED: "dim",
+    Status.FINDING: "bold yellow",
+    Status.UNKNOWN: "magenta",
+    Status.FAILED: "bold red",
+}
+
+
+def render(report: Report, console: Console) -> None:
+    """Print it. Names and texts are never read as markup."""
+    for note in report.notes:
+        console.print(Text(escape(note), style="dim"))
+    if report.items:
+        table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, expand=False)
+        # A list of settings has nothing to judge.
+        judged = any(item.kind != "setting" for item in report.items)
+        if judged:
+            table.add_column("status", no_wrap=True)
+        table.add_column("name", overflow="fold")
+        table.add_column("detail", overflow="fold", ratio=1)
+        for item in report.items:
+            status = [Text(str(item.status), style=STYLES[item.status])] if judged else []
+            table.add_row(*status, Text(escape(item.name)), _detail(item))
+        console.print(table)
+    console.print(Text(summary(report), style="bold"))
+
+
+def _detail(item: Item) -> Text:
+    text = Text("\n".join(escape(line) for line in item.detail.splitlines()))
+    if statement := item.data.get("statement"):
+        text.append("\n" + "\n".join(escape(line) for line in str(statement).splitlines()), style="dim")
+    for who in item.data.get("waits_for", ()):
+        text.append(f"\nwaits for {escape(who)}", style="yellow")
+    if item.remedy:
+        text.append(f"\n= {escape(item.remedy)}", style="cyan")
+    return text

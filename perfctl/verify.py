@@ -1,0 +1,54 @@
+"""Every feature's look and judgement folded into one list of items; the only place where features meet."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from perfctl.config import Settings, Target
+from perfctl.errors import PerfctlError, exit_code_of
+from perfctl.report import Item, Status
+from perfctl.servers.postgres import Postgres
+
+
+@dataclass(frozen=True, slots=True)
+class Sources:
+    """What there is to look at."""
+
+    settings: Settings
+    target: Target
+    postgres: Callable[[], Postgres]
+
+
+def verify(sources: Sources) -> tuple[list[Item], list[str]]:
+    """The items of every part, and the notes above them.
+
+    A part that cannot be read is one item ``unknown`` with its reason; the others still run.
+    """
+    items: list[Item] = []
+    notes: list[str] = []
+    for name, part in (("indexes", _indexes),):
+        try:
+            items += part(sources)
+        except PerfctlError as error:
+            items.append(
+                Item(
+                    name,
+                    sources.target.name,
+                    Status.UNKNOWN,
+                    error.message,
+                    error.hint,
+                    {"exit_code": exit_code_of(error), "class": type(error).__name__},
+                )
+            )
+    return items, notes
+
+
+def _indexes(sources: Sources) -> list[Item]:
+    from perfctl.indexes import judge, observe
+    from perfctl.migrations.files import load
+
+    migrations = load([sources.settings.indexes.migrations])
+    scope = sources.target.database.schemas if sources.target.database else ()
+    seen = observe.snapshot(sources.postgres(), migrations, scope=scope)
+    return judge.verify(migrations, observe.wanted(migrations, seen), seen)
