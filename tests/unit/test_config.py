@@ -91,7 +91,7 @@ def test_nothing_at_all_says_how_to_go_on(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as caught:
         load(None, {}, tmp_path)
     assert caught.value.exit_code == 2
-    assert "perfctl.yaml" in str(caught.value.hint)
+    assert "README" in str(caught.value.hint)
 
 
 def test_env_target(tmp_path: Path) -> None:
