@@ -72,6 +72,10 @@ class ConnectionLost(Unreachable):
     """the connection was lost"""
 
 
+class NoAnswer(Unreachable):
+    """the server did not answer in time"""
+
+
 class Refused(PerfctlError):
     """refused; nothing was changed"""
 
@@ -131,8 +135,6 @@ class StopRequested(KeyboardInterrupt):
 
 class StatementFailed(PerfctlError):
     """the server refused a statement"""
-
-    exit_code = 5
 
     def __init__(
         self,

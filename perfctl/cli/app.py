@@ -47,7 +47,7 @@ def run(arguments: list[str]) -> None:
     signal.signal(signal.SIGINT, _stop)
     signal.signal(signal.SIGTERM, _stop)
     try:
-        app(arguments)
+        app(arguments, prog_name="perfctl")
     except KeyboardInterrupt as stop:
         sys.exit(128 + (stop.signum if isinstance(stop, StopRequested) else signal.SIGINT))
     except BrokenPipeError:

@@ -45,6 +45,8 @@ class _Lines:
             text = f"{event.kind}: {_phase(event)} after {human_seconds(event.elapsed_s)}"
         elif event.kind == "start":
             text = event.step.sql.split("\n", 1)[0]
+        elif event.kind == "cleanup":
+            text = event.detail
         else:
             text = f"{event.kind} in {human_seconds(event.elapsed_s)}" + (f": {event.detail}" if event.detail else "")
         self.last = now
@@ -84,7 +86,7 @@ def _bar(session: Session) -> Iterator[Callable[[Event], None]]:
 
         def show(event: Event) -> None:
             count = f"{event.number} of {event.total}"
-            what = escape(f"{event.step.name.name}: {_phase(event) if event.kind != 'start' else 'starting'}")
+            what = escape(f"{event.step.name.name}: {'starting' if event.kind == 'start' else _phase(event)}")
             share = _share(event)
             eta = f", {human_seconds(event.elapsed_s / share - event.elapsed_s)} left in this phase" if (
                 event.progress is not None and event.progress.fraction and share > 0.02 and event.elapsed_s > 2

@@ -84,12 +84,14 @@ def apply(
     wrong later is the Result's error, beside what was done.
     """
     with _only_runner(watcher, limits):
+        watcher.setting("default_transaction_read_only", "off")
         ledger = Ledger(watcher)
         run_id = ledger.open(command, target, exists=journal_exists)
         _prepare(worker)
         run = _Run(watcher, worker, ledger, limits, on_event, len(steps))
         error = run.all(steps)
-        if not watcher.closed:
+        # A connection that is gone must not hide why: what the journal lacks, the next run reads off the catalogue.
+        with suppress(PerfctlError):
             ledger.close("done" if error is None else error.message)
         return Result(run_id, tuple(run.outcomes), error)
 
@@ -126,12 +128,14 @@ class _only_runner:
         return "; ".join(f"pid {p} ({u}, {a}, from {c or 'this machine'})" for p, u, a, c in rows) or "it just ended"
 
     def __exit__(self, *_: object) -> None:
-        if not self.pg.closed:
+        # The lock ends with its session in any case.
+        with suppress(PerfctlError):
             self.pg.values("SELECT pg_catalog.pg_advisory_unlock(%s, %s)", LOCK_KEY)
 
 
 def _prepare(worker: Postgres) -> None:
     """Lift what would end a long build, and read back that it is lifted."""
+    worker.setting("default_transaction_read_only", "off")
     for name, since in _LIFTED.items():
         if worker.major >= since:
             worker.setting(name, "0")
@@ -167,7 +171,7 @@ class _Run:
 
     def _stopped(self, steps: Sequence[Step], error: BaseException) -> PerfctlError:
         changed = [o for o in self.outcomes if o.result == "changed"]
-        left = self.total - len(self.outcomes)
+        left = self.total - sum(1 for o in self.outcomes if o.result != "failed")
         name = steps[self.number - 1].name
         hint = "perfctl indexes apply goes on from here; perfctl indexes rollback takes off what was made"
         if isinstance(error, KeyboardInterrupt):
@@ -334,10 +338,12 @@ class _Run:
         try:
             left = self._look(step.name)
             if left is not None and not left.is_good and left.relkind == "i" and left.builder_pid is None:
+                self._tell("cleanup", step, detail="dropping what the build left; a second Ctrl-C leaves it")
                 drop = replace(step, kind="drop_leftover", sql=f"DROP INDEX CONCURRENTLY {full(step.name)}")
                 self._watch(drop, drop.sql)
-        except PerfctlError as second:
-            self._failed(line, step, error, f"; its leftover stays: {second.message}")
+        except (PerfctlError, KeyboardInterrupt) as second:
+            why = second.message if isinstance(second, PerfctlError) else "stopped again"
+            self._failed(line, step, error, f"; its invalid leftover stays ({why}) until the next apply")
             return
         self._failed(line, step, error)
 
@@ -347,7 +353,7 @@ class _Run:
         outcome = Outcome(step, "failed", message + (f" ({detail})" if detail else "") + more)
         self.outcomes.append(outcome)
         self._tell("failed", step, detail=outcome.detail)
-        if not self.watcher.closed:
+        with suppress(PerfctlError):
             self.ledger.finish(line, outcome)
 
 

@@ -19,6 +19,10 @@ from perfctl.migrations.model import CreateExtension, CreateStatistics, Place
 from perfctl.servers.postgres import Postgres
 
 
+#: A role may be read-only by default; nothing that is made here stays.
+_WRITABLE = "SET TRANSACTION READ WRITE"
+
+
 def build(
     pg: Postgres,
     wanted: Sequence[Wanted],
@@ -107,7 +111,7 @@ def _copy(job: _Job) -> str:
 def _together(pg: Postgres, head: list[str], batch: Sequence[_Job]) -> dict[Place, Canonical]:
     copies, builds = _script(batch)
     with pg.transaction(rollback=True):
-        pg.execute(";\n".join([*head, *copies, *builds]))
+        pg.execute(";\n".join([_WRITABLE, *head, *copies, *builds]))
         return _read(pg, batch)
 
 
@@ -116,7 +120,7 @@ def _one_by_one(pg: Postgres, head: list[str], batch: Sequence[_Job]) -> dict[Pl
     errors: dict[Place, Canonical] = {}
     with pg.transaction(rollback=True):
         try:
-            pg.execute(";\n".join([*head, *copies]))
+            pg.execute(";\n".join([_WRITABLE, *head, *copies]))
         except (StatementFailed, Denied) as error:
             return {job.place: Canonical(None, error.message) for job in batch}
         for job, statement in zip(batch, builds, strict=True):

@@ -16,6 +16,7 @@ from perfctl.errors import (
     ConfigError,
     ConnectionLost,
     Denied,
+    NoAnswer,
     PerfctlError,
     Refused,
     StatementFailed,
@@ -219,6 +220,10 @@ def translate(error: psycopg.Error) -> PerfctlError:
         return ConnectionLost(f"the connection was lost: {message.splitlines()[0]}")
     if state == "53300":
         return Unreachable(message)
+    if state == "57014":
+        return NoAnswer(message, hint="give it longer with --timeout")
+    if state == "25006":
+        return Refused(message, hint="point the target at a primary, and at a role that may write")
     position = error.diag.statement_position
     return StatementFailed(
         message,
