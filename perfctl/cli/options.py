@@ -87,10 +87,21 @@ _WRITE: dict[str, Any] = {
 
 
 def command(
-    app: typer.Typer, name: str, *, group: str = "", server: bool = True, writes: bool = False
+    app: typer.Typer,
+    name: str,
+    *,
+    group: str = "",
+    server: bool = True,
+    writes: bool = False,
+    config: bool = True,
 ) -> Callable[[Callable[..., Report]], Callable[..., Report]]:
-    """Register ``function(session, …) -> Report`` as a command with the shared options behind its own."""
-    shared = {**_OUTPUT, **(_SERVER if server else {"config": _SERVER["config"]}), **(_WRITE if writes else {})}
+    """Register ``function(session, …) -> Report`` as a command with the shared options behind its own.
+
+    Without a name it is what the group does when no command of it is named. ``config=False`` is for a command
+    that has nothing to do with a configuration.
+    """
+    found = _SERVER if server else {"config": _SERVER["config"]} if config else {}
+    shared = {**_OUTPUT, **found, **(_WRITE if writes else {})}
 
     def register(function: Callable[..., Report]) -> Callable[..., Report]:
         own = list(inspect.signature(function, eval_str=True).parameters.values())[1:]
@@ -108,16 +119,31 @@ def command(
         def run(**given: Any) -> None:
             from perfctl.cli.session import execute
 
+            if not name and _goes_on(given.pop("context")):
+                return
             options = {key: given.pop(key) for key in shared}
             options["report"] = tuple(options["report"] or ())
             execute(f"{group} {name}".strip(), Options(**options), lambda session: function(session, **given))
 
+        if not name:
+            extra.append(inspect.Parameter("context", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context))
         parameters = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in own] + extra
         run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
         run.__annotations__ = {p.name: p.annotation for p in parameters}
         run.__doc__ = function.__doc__
         run.__name__ = function.__name__
-        app.command(name)(run)
+        (app.command(name) if name else app.callback(invoke_without_command=True))(run)
         return function
 
     return register
+
+
+def _goes_on(context: typer.Context) -> bool:
+    """Whether a command of the group is named; an option before it is the group's own, and would be lost."""
+    if context.invoked_subcommand is None:
+        return False
+    for parameter in context.command.params:
+        source = context.get_parameter_source(parameter.name or "")
+        if source is not None and source.name == "COMMANDLINE":
+            context.fail(f"{parameter.opts[0]} belongs behind {context.invoked_subcommand}")
+    return True

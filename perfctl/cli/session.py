@@ -37,6 +37,8 @@ class Session:
         self._clock = time.monotonic()
         self._stack = ExitStack()
         self.target_name: str | None = options.target
+        #: the body has said its result in words as it went; only the other forms are left to write
+        self.told = False
 
     def close(self) -> None:
         """Close every server that was opened."""
@@ -145,7 +147,7 @@ class Session:
 
     def event(self, **facts: Any) -> None:
         """One line of JSON on stdout."""
-        sys.stdout.write(json.dumps(facts, ensure_ascii=False, default=str) + "\n")
+        sys.stdout.write(json.dumps(facts, default=str) + "\n")
         sys.stdout.flush()
 
     def report(
@@ -250,7 +252,7 @@ def _finish(session: Session, report: Report) -> None:
         session.event(event="report", **as_dict(report))
     elif options.format == "json":
         sys.stdout.write(to_text(report, "json"))
-    elif report.items or report.notes or report.error is None:
+    elif not session.told and (report.items or report.notes or report.error is None):
         _print_text(session, report)
     sys.stdout.flush()
     if report.error is not None:

@@ -180,8 +180,9 @@ class _Run:
         assert isinstance(error, PerfctlError)
         if not changed and isinstance(error, WaitedTooLong):
             return Busy(f'"{name}": {error.message}; nothing was changed', hint=error.hint)
+        detail = f"; {error.detail}" if isinstance(error, StatementFailed) and error.detail else ""
         return Incomplete(
-            f'"{name}": {error.message}\n{len(changed)} of {self.total} done, {left} left',
+            f'"{name}": {error.message}{detail}\n{len(changed)} of {self.total} done, {left} left',
             hint="; ".join(part for part in (error.hint, hint) if part),
         )
 

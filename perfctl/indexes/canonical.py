@@ -18,7 +18,6 @@ from perfctl.indexes.model import Canonical, Table, Wanted, quoted
 from perfctl.migrations.model import CreateExtension, CreateStatistics, Place
 from perfctl.servers.postgres import Postgres
 
-
 #: A role may be read-only by default; nothing that is made here stays.
 _WRITABLE = "SET TRANSACTION READ WRITE"
 

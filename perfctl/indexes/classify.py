@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
 from dataclasses import dataclass
 
 from perfctl.indexes.canonical_text import canonical_text
@@ -24,8 +25,8 @@ _KINDS = {
 }  # fmt: skip
 
 
-def classify(wanted: Wanted, seen: Snapshot) -> Found:
-    """The state that the catalogue shows. ``wanted.table`` must be there."""
+def classify(wanted: Wanted, seen: Snapshot, going: Container[Name] = ()) -> Found:
+    """The state that the catalogue shows. ``wanted.table`` must be there; what is ``going`` covers nothing."""
     assert wanted.table is not None
     index = seen.by_name.get(wanted.name)
     canonical = seen.canonical.get(wanted.place)
@@ -34,7 +35,7 @@ def classify(wanted: Wanted, seen: Snapshot) -> Found:
         taken = seen.tables.get(wanted.name)
         if taken is not None and taken.relkind not in "iI":
             return Found(State.NAME_TAKEN, f"the name belongs to {_KINDS.get(taken.relkind, 'something else')}")
-        if text is not None and (cover := covering(wanted, text, seen)):
+        if text is not None and (cover := covering(wanted, text, seen, going)):
             return Found(State.COVERED, f'"{cover.full_name}" has the same definition', cover)
         return Found(State.ABSENT, "not there", None)
     if index.table_oid != wanted.table.oid:
@@ -51,14 +52,15 @@ def classify(wanted: Wanted, seen: Snapshot) -> Found:
     return Found(State.SAME, "there, valid, same definition", index)
 
 
-def covering(wanted: Wanted, text: str, seen: Snapshot) -> Index | None:
+def covering(wanted: Wanted, text: str, seen: Snapshot, going: Container[Name]) -> Index | None:
     """A good index of the same table and definition under another name."""
     assert wanted.table is not None
     return next(
         (
             index
             for index in seen.by_table.get(wanted.table.oid, [])
-            if index.is_good and index.full_name != wanted.name and canonical_text(index.definition) == text
+            if index.is_good and index.full_name != wanted.name and index.full_name not in going
+            if canonical_text(index.definition) == text
         ),
         None,
     )

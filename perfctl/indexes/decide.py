@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
-from perfctl.indexes.canonical_text import statistics_text
+from perfctl.indexes.canonical_text import canonical_text, statistics_text
 from perfctl.indexes.classify import Found, classify
 from perfctl.indexes.estimate import estimate
 from perfctl.indexes.model import (
@@ -109,6 +109,11 @@ class _Planner:
             for statement in migration.statements
             if (op := self._op(migration, statement)) is not None and selection.takes(op.name)
         ]
+        self.going = {
+            op.name
+            for number, op in enumerate(self.ops)
+            if isinstance(op.statement, DropIndex) and self._later(number, op.name, CreateIndex) is None
+        }
         self.steps: list[Step] = []
         self.skipped: list[Skipped] = []
         self.refusals: list[Refusal] = []
@@ -156,7 +161,7 @@ class _Planner:
 
     def _found(self, wanted: Wanted) -> Found:
         if wanted not in self.found:
-            self.found[wanted] = classify(wanted, self.seen)
+            self.found[wanted] = classify(wanted, self.seen, self.going)
         return self.found[wanted]
 
     def _later(self, number: int, name: Name, kind: type[Statement]) -> _Op | None:
@@ -319,6 +324,7 @@ class _Planner:
             f"dropped by {statement.place}",
             table=Name(index.table_schema, index.table_name),
             oid=index.oid,
+            canonical=canonical_text(index.definition),
             comment=index.comment,
         )
 

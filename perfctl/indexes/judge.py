@@ -45,6 +45,11 @@ def dropped_again(migrations: Sequence[Migration], wanted: Sequence[Wanted], see
     return set(gone)
 
 
+def last_words(wanted: Sequence[Wanted]) -> list[Wanted]:
+    """One definition a name: of an index that the migrations define several times, the last."""
+    return list({w.name: w for w in wanted}.values())
+
+
 def verify(
     migrations: Sequence[Migration],
     wanted: Sequence[Wanted],
@@ -60,7 +65,8 @@ def verify(
     """
     gone = dropped_again(migrations, wanted, seen)
     judge = _verify_absent if absent else _verify_present
-    items = [_must_be_gone(w, seen) if w.name in gone else judge(w, seen, corruption) for w in wanted]
+    last = last_words(wanted)
+    items = [_must_be_gone(w, seen) if w.name in gone else judge(w, seen, corruption) for w in last]
     named = {w.name for w in wanted}
     return items + [_leftover(index, why) for index, why in dead(seen) if index.full_name not in named]
 
@@ -137,6 +143,12 @@ def _verify_absent(w: Wanted, seen: Snapshot, _: Mapping[int, str | None] | None
     index = seen.by_name.get(w.name)
     if index is None:
         return Item("index", str(w.name), Status.OK, "gone", data={"state": "absent"})
+    if not index.is_good and index.relkind == "i":
+        state = classify(w, seen)
+        remedy = (
+            "wait for the build to end" if state.state is State.BUILDING else f"DROP INDEX CONCURRENTLY {full(w.name)}"
+        )
+        return Item("index", str(w.name), Status.FINDING, f"{state.state}: {state.why}", remedy, facts(index))
     made = any(entry.object_oid == index.oid for entry in standing(seen.journal))
     if not made:
         return Item("index", str(w.name), Status.OK, "there, but not made by perfctl", data=facts(index))
@@ -170,7 +182,7 @@ def status(migrations: Sequence[Migration], wanted: Sequence[Wanted], seen: Snap
     gone = dropped_again(migrations, wanted, seen)
     items = []
     for migration in migrations:
-        own = [w for w in wanted if w.migration == migration.name and w.name not in gone]
+        own = [w for w in last_words(wanted) if w.migration == migration.name and w.name not in gone]
         found = [(w, classify(w, seen) if w.table else Found(State.ABSENT, "its table is missing")) for w in own]
         items.append(_migration_item(migration, found, seen, mine))
     known = {migration.name for migration in migrations}

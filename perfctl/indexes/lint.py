@@ -46,6 +46,8 @@ def _finding(rule: str, place: Place, name: str, detail: str, remedy: str) -> It
 
 def _plain_statements(migration: Migration) -> list[Item]:
     found = []
+    # The index of a partitioned table as a whole has no concurrent DROP.
+    partitioned = {s.name.name for s in migration.indexes if s.only}
     for statement in (*migration.statements, *(migration.rollback.statements if migration.rollback else ())):
         match statement:
             case CreateIndex(concurrently=False, only=False):
@@ -58,7 +60,7 @@ def _plain_statements(migration: Migration) -> list[Item]:
                         "CREATE INDEX CONCURRENTLY (perfctl builds so anyway; psql does not)",
                     )
                 )
-            case DropIndex(concurrently=False):
+            case DropIndex(concurrently=False) if statement.name.name not in partitioned:
                 found.append(
                     _finding(
                         "concurrently",
@@ -133,10 +135,13 @@ def _rollback(migration: Migration) -> list[Item]:
                 " CONCURRENTLY for each",
             )
         ]
-    made = {_key(s.name, s.table.schema): s for s in migration.indexes}
+    made: dict[Name, CreateIndex] = {}
     for statement in migration.statements:
-        if isinstance(statement, DropIndex):
-            made.pop(_key(statement.name), None)
+        match statement:
+            case CreateIndex():
+                made[_key(statement.name, statement.table.schema)] = statement
+            case DropIndex():
+                made.pop(_key(statement.name), None)
     dropped = {_key(s.name): s for s in migration.rollback.statements if isinstance(s, DropIndex)}
     recreated = {_key(s.name, s.table.schema) for s in migration.rollback.indexes}
     found = [

@@ -13,8 +13,20 @@ from perfctl.migrations.model import Name
 
 def standing(journal: Sequence[Entry]) -> list[Entry]:
     """The journal's lines that perfctl did and has not taken back, oldest first."""
-    undone = {entry.undoes for entry in journal if entry.state == "done" and entry.undoes is not None}
+    by_id = {entry.id: entry for entry in journal}
+    undone = {
+        entry.undoes
+        for entry in journal
+        if entry.state == "done" and entry.undoes in by_id and _finishes(entry, by_id[entry.undoes])
+    }
     return [entry for entry in journal if entry.state == "done" and entry.undoes is None and entry.id not in undone]
+
+
+def _finishes(undo: Entry, done: Entry) -> bool:
+    """True for the last statement of an undo: what clears its way is not it, and a lost comment comes back too."""
+    if done.kind == "drop_index" and done.comment is not None:
+        return undo.kind == "comment"
+    return undo.kind != "drop_leftover"
 
 
 def steps(seen: Snapshot, selection: Selection, *, to: int | None = None, migrations: Sequence[str] = ()) -> Plan:
@@ -23,17 +35,21 @@ def steps(seen: Snapshot, selection: Selection, *, to: int | None = None, migrat
     ``to`` keeps the migrations up to that number; ``migrations`` rolls back those alone. An index that was
     changed since it was made is refused unless ``selection`` names it outright.
     """
+    chosen = [
+        entry
+        for entry in reversed(standing(seen.journal))
+        if entry.undo is not None
+        and selection.takes(entry.full_name)
+        and (not migrations or entry.migration in migrations)
+        and (to is None or entry.migration_number is None or entry.migration_number > to)
+    ]
+    # What an earlier step of this very run takes off is not in the way of a later one.
+    going = {entry.full_name for entry in chosen if entry.kind == "create_index"}
     done: list[Step] = []
     skipped: list[Skipped] = []
     refusals: list[Refusal] = []
-    for entry in reversed(standing(seen.journal)):
-        if entry.undo is None or not selection.takes(entry.full_name):
-            continue
-        if migrations and entry.migration not in migrations:
-            continue
-        if to is not None and entry.migration_number is not None and entry.migration_number <= to:
-            continue
-        match _undo(entry, seen, named=selection.names(entry.full_name)):
+    for entry in chosen:
+        match _undo(entry, seen, going, named=selection.names(entry.full_name)):
             case Skipped() as skip:
                 skipped.append(skip)
             case Refusal() as refusal:
@@ -43,14 +59,14 @@ def steps(seen: Snapshot, selection: Selection, *, to: int | None = None, migrat
     return Plan(tuple(done), tuple(skipped), (*refusals, *missing_rights(done, seen)))
 
 
-def _undo(entry: Entry, seen: Snapshot, *, named: bool) -> list[Step] | Skipped | Refusal:
+def _undo(entry: Entry, seen: Snapshot, going: set[Name], *, named: bool) -> list[Step] | Skipped | Refusal:
     match entry.kind:
         case "create_index":
             return _undo_create(entry, seen, named=named)
         case "drop_index":
-            return _undo_drop(entry, seen)
+            return _undo_drop(entry, seen, going)
         case "comment":
-            return _undo_comment(entry, seen)
+            return _undo_comment(entry, seen, going)
         case _:
             return [_step(entry, f"undo_{entry.kind}", entry.undo or "", f"made by run {entry.run_id}")]
 
@@ -105,28 +121,27 @@ def _changed(entry: Entry, index: Index) -> str | None:
     return None
 
 
-def _undo_drop(entry: Entry, seen: Snapshot) -> list[Step] | Skipped | Refusal:
-    index = seen.by_name.get(entry.full_name)
-    if index is not None and index.is_good:
-        return Skipped("create_index", entry.full_name, "there again already")
+def _undo_drop(entry: Entry, seen: Snapshot, going: set[Name]) -> list[Step] | Skipped | Refusal:
+    index = None if entry.full_name in going else seen.by_name.get(entry.full_name)
     steps = []
-    if index is not None:
+    if index is not None and not index.is_good:
         drop = f"DROP INDEX CONCURRENTLY {full(entry.full_name)}"
         steps.append(_step(entry, "drop_leftover", drop, "broken leftover in the way", index.oid))
-    steps.append(_step(entry, "create_index", entry.undo or "", f"dropped by run {entry.run_id}"))
-    if entry.comment is not None:
+    if index is None or not index.is_good:
+        steps.append(_step(entry, "create_index", entry.undo or "", f"dropped by run {entry.run_id}"))
+    elif entry.canonical is not None and canonical_text(index.definition) != entry.canonical:
+        return Refusal(entry.full_name, "another index has its name now", "rename that one, then roll back again")
+    # Whoever created it again chose its comment; perfctl's own half-done undo did not.
+    ours = steps or any(e.undoes == entry.id and e.kind == "create_index" and e.state == "done" for e in seen.journal)
+    if entry.comment is not None and ours:
         sql = f"COMMENT ON INDEX {full(entry.full_name)} IS {literal(entry.comment)}"
         steps.append(_step(entry, "comment", sql, "the comment that it bore"))
-    return steps
+    return steps or Skipped("create_index", entry.full_name, "there again already")
 
 
-def _undo_comment(entry: Entry, seen: Snapshot) -> list[Step] | Skipped | Refusal:
-    index = seen.by_name.get(entry.full_name)
-    if index is None:
-        return Skipped("comment", entry.full_name, "its index is gone")
-    created = any(
-        other.kind == "create_index" and other.full_name == entry.full_name for other in standing(seen.journal)
-    )
-    if created:
+def _undo_comment(entry: Entry, seen: Snapshot, going: set[Name]) -> list[Step] | Skipped | Refusal:
+    if entry.full_name in going:
         return Skipped("comment", entry.full_name, "goes with its index")
+    if seen.by_name.get(entry.full_name) is None:
+        return Skipped("comment", entry.full_name, "its index is gone")
     return [_step(entry, "comment", entry.undo or "", f"made by run {entry.run_id}")]

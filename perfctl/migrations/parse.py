@@ -90,7 +90,12 @@ def _without_psql_commands(source: Source) -> tuple[Source, list[Note]]:
             continue
         place = Place(source.path, number + 1, line.index("\\") + 1)
         if command[1] not in _PSQL_HARMLESS:
-            _refuse(source, place, f'psql command "\\{command[1]}" is not allowed in a migration')
+            _refuse(
+                source,
+                place,
+                f'psql command "\\{command[1]}" is not allowed in a migration',
+                "only those that print or format",
+            )
         notes.append(Note(place, f'psql command "\\{command[1]}" passed over'))
         lines[number] = " " * len(line.encode())
     if not notes:
@@ -114,7 +119,8 @@ def _refuse(source: Source, place: Place, message: str, hint: str | None = None)
 
 def _refuse_syntax(source: Source, error: Any) -> NoReturn:
     # libpg_query counts characters from 1; 0 means that the text ended too early.
-    characters = error.cursorpos - 1 if error.cursorpos else len(source.text.rstrip())
+    end = len(source.text.rstrip())
+    characters = min(error.cursorpos - 1, end) if error.cursorpos else end
     place = source.place(len(source.text[:characters].encode()))
     _refuse(source, place, error.message)
 
@@ -140,6 +146,7 @@ class _Reader:
 
     def read(self) -> Iterator[Statement]:
         """The records of this statement."""
+        self._refuse_long_names()
         reader = {
             "index_stmt": self._create_index,
             "drop_stmt": self._drop_index,
@@ -153,38 +160,50 @@ class _Reader:
             self._unsupported()
         return reader()
 
-    def _unsupported(self, what: str | None = None) -> NoReturn:
+    def _unsupported(self, what: str | None = None, hint: str | None = None) -> NoReturn:
         words = " ".join(self.text.split()[:3])
         _refuse(
             self.source,
             self.place,
             what or f'"{words}" is not allowed in an index migration',
-            hint=None if what else _CURES.get(self.kind, _ALLOWED),
+            hint=hint if what else _CURES.get(self.kind, _ALLOWED),
         )
 
-    def _name(self, schema: str, name: str) -> Name:
-        if len(name.encode()) > LONGEST_NAME:
-            self._unsupported(f'name "{name}" has {len(name.encode())} bytes; PostgreSQL keeps {LONGEST_NAME}')
-        return Name(schema or None, name)
+    def _refuse_long_names(self) -> None:
+        """The grammar cuts a long name without a word, as the server does; two names may then be one."""
+        data = self.text.encode()
+        for token in postgast.scan(self.text).tokens:
+            if token.token not in (pb.IDENT, pb.UIDENT):
+                continue
+            name = data[token.start : token.end].decode().strip('"').replace('""', '"')
+            if len(name.encode()) > LONGEST_NAME:
+                self.place = self.source.place(self.start + token.start)
+                self._unsupported(
+                    f'name "{name}" has {len(name.encode())} bytes; PostgreSQL keeps {LONGEST_NAME} and drops the rest',
+                    f"shorten it to {LONGEST_NAME} bytes",
+                )
 
     def _names(self, node: Any) -> Name:
         parts = [item.string.sval for item in node.list.items]
         if len(parts) > 2:
-            self._unsupported(f'"{".".join(parts)}" has too many dots')
-        return self._name(parts[0] if len(parts) == 2 else "", parts[-1])
+            self._unsupported(f'"{".".join(parts)}" has too many dots', "write schema.name")
+        return Name(parts[0] if len(parts) == 2 else None, parts[-1])
 
     def _relation(self, relation: Any) -> Name:
         if relation.catalogname:
-            self._unsupported(f'"{relation.catalogname}.{relation.schemaname}" names a database')
+            self._unsupported(
+                f'"{relation.catalogname}.{relation.schemaname}" names a database',
+                "write schema.table: the target says which database",
+            )
         return Name(relation.schemaname or None, relation.relname)
 
     def _create_index(self) -> Iterator[Statement]:
         node = self.node
         if not node.idxname:
-            self._unsupported("an index without a name cannot be followed; name it")
+            self._unsupported("an index without a name cannot be followed", "name it")
         table = self._relation(node.relation)
         # An index lives in its table's schema.
-        name = self._name(node.relation.schemaname, node.idxname)
+        name = Name(node.relation.schemaname or None, node.idxname)
         columns = tuple(p.index_elem.name for p in node.index_params)
         yield CreateIndex(
             place=self.place,
@@ -243,7 +262,7 @@ class _Reader:
         if self.node.is_vacuumcmd:
             self._unsupported()
         if not self.node.rels:
-            self._unsupported("ANALYZE without a table reads the whole database; name the tables")
+            self._unsupported("ANALYZE without a table reads the whole database", "name the tables")
         for item in self.node.rels:
             relation = item.vacuum_relation
             yield Analyze(
@@ -257,7 +276,7 @@ class _Reader:
         node = self.node
         parts = [item.string.sval for item in node.defnames]
         if not parts or len(parts) > 2:
-            self._unsupported("CREATE STATISTICS needs a name, so that it can be found again")
+            self._unsupported("CREATE STATISTICS needs a name", "without one it cannot be found again")
         relations = [item.range_var for item in node.relations]
         tokens = [t for t in postgast.scan(self.text).tokens if not _is_comment(t)]
         dots = [t for t in tokens if t.start < relations[0].location - self.start]
@@ -267,7 +286,7 @@ class _Reader:
         yield CreateStatistics(
             self.place,
             self.text,
-            name=self._name(parts[0] if len(parts) == 2 else "", parts[-1]),
+            name=Name(parts[0] if len(parts) == 2 else None, parts[-1]),
             table=self._relation(relations[0]),
             tail=tail,
         )
@@ -277,10 +296,12 @@ class _Reader:
 
     def _set(self) -> Iterator[Statement]:
         node = self.node
-        if node.kind != pb.VAR_SET_VALUE or node.is_local:
-            self._unsupported("only SET name = value is allowed: there is no transaction to be local to")
+        if node.is_local:
+            self._unsupported("a local setting ends with its transaction, and there is none", "write SET")
+        if node.kind != pb.VAR_SET_VALUE:
+            self._unsupported("only SET name = value is allowed", "settings last until the end of the file")
         if node.name not in BUILD_SETTINGS:
-            self._unsupported(f'setting "{node.name}" does not bear on building indexes')
+            self._unsupported(f'setting "{node.name}" does not bear on building indexes', "take the line out")
         yield SetSetting(self.place, self.text, name=node.name, value=_setting_value(node))
 
 

@@ -13,7 +13,7 @@ from perfctl.report import SCHEMA_VERSION, Report
 
 def render(report: Report) -> str:
     """One object, indented, with a line end."""
-    return json.dumps(as_dict(report), indent=2, ensure_ascii=False, default=str) + "\n"
+    return json.dumps(as_dict(report), indent=2, default=str) + "\n"
 
 
 def as_dict(report: Report) -> dict[str, Any]:

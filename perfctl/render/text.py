@@ -7,8 +7,12 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from perfctl.render import plain
 from perfctl.render.plain import escape, summary
 from perfctl.report import Item, Report, Status
+
+#: columns below which a table would fold its names into slivers
+NARROW = 72
 
 STYLES = {
     Status.OK: "green",
@@ -23,6 +27,10 @@ STYLES = {
 
 def render(report: Report, console: Console) -> None:
     """Print it. Names and texts are never read as markup."""
+    if console.width < NARROW:
+        # Three columns do not fit: the lines of a pipe wrap where they must and lose nothing.
+        console.print(Text(plain.render(report).rstrip("\n")), soft_wrap=True)
+        return
     for note in report.notes:
         console.print(Text(escape(note), style="dim"))
     if report.items:
