@@ -5,6 +5,7 @@ Loaded only when a command runs; everything heavy is imported here.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -33,6 +34,20 @@ class Job:
 def load(session: Session, paths: Sequence[Path] | None) -> tuple[Migration, ...]:
     """The migrations of the given paths, or those that the configuration names."""
     return load_files(list(paths) if paths else [session.loaded.settings.indexes.migrations])
+
+
+def load_offline(session: Session, paths: Sequence[Path] | None) -> tuple[Migration, ...]:
+    """As ``load``, and without any configuration the folder where migrations stand by default."""
+    from perfctl.config import find
+
+    if not paths and find(session.options.config, os.environ, Path.cwd()) is None:
+        paths = [Path("sql/migrations")]
+        if not paths[0].is_dir():
+            raise UsageError(
+                "no migrations named, no perfctl.yaml, and no folder sql/migrations here",
+                hint="perfctl indexes lint FILE_OR_FOLDER",
+            )
+    return load(session, paths)
 
 
 def notes(migrations: Sequence[Migration]) -> list[str]:

@@ -131,5 +131,5 @@ def lint(session: Session, migrations: Migrations = None) -> Report:
     from perfctl.cli import index_work as work
     from perfctl.indexes.lint import lint as decide
 
-    found = work.load(session, migrations)
+    found = work.load_offline(session, migrations)
     return session.report(decide(found), notes=work.notes(found))
