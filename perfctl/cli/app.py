@@ -9,7 +9,7 @@ from types import FrameType
 
 import typer
 
-from perfctl.cli import config, indexes, verify
+from perfctl.cli import config, demo, indexes, verify
 from perfctl.errors import StopRequested
 
 _EPILOG = (
@@ -28,6 +28,7 @@ app = typer.Typer(
 )
 app.add_typer(indexes.app)
 app.add_typer(config.app)
+app.add_typer(demo.app)
 verify.add_to(app)
 
 

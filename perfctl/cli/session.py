@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 import time
 import traceback
@@ -217,12 +218,24 @@ def execute(command: str, options: Options, body: Callable[[Session], Report]) -
         report = body(session)
     except (PerfctlError, KeyboardInterrupt) as error:
         report = session.report((), error=error, dry_run=options.dry_run)
+    except BrokenPipeError:
+        _reader_left()
     except Exception as error:  # noqa: BLE001 - the one place where a bug is caught, to be reported
         report = session.report((), error=error, dry_run=options.dry_run)
     finally:
         session.close()
-    _finish(session, report)
+    try:
+        _finish(session, report)
+    except BrokenPipeError:
+        _reader_left()
     raise typer.Exit(report.exit_code)
+
+
+def _reader_left() -> NoReturn:
+    """End quietly: the reader had enough (`| head`). Typer would end with 1, which is for findings."""
+    # The interpreter would complain when it flushes at its end.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    raise typer.Exit(128 + signal.SIGPIPE)
 
 
 def _check(options: Options) -> None:

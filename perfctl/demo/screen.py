@@ -43,7 +43,7 @@ class Screen:
 
     def fact(self, name: str, text: str, style: str = "") -> None:
         """A line with a name in front."""
-        self._line([(f"{INDENT}{name:<12}", "dim"), (text, style)])
+        self._line([(f"{INDENT}{name:<13}", "dim"), (text, style)])
 
     def table(self, header: Sequence[str], rows: Sequence[tuple[Sequence[str], str]]) -> None:
         """Rows of cells, each row with a style; all but the first and the last column are figures."""
@@ -56,7 +56,11 @@ class Screen:
                 *(f"{figure:>{width}}" for figure, width in zip(figures, widths[1:], strict=False)),
                 last,
             ]
-            self._line([(INDENT + "  ".join(texts), style)])
+            line = INDENT + "  ".join(texts)
+            # A row that wraps breaks the columns; whatever is cut off here is in the JSON.
+            if self.console is not None and len(line) > self.console.width:
+                line = line[: self.console.width - 1] + "…"
+            self._line([(line, style)])
 
     def _line(self, parts: Sequence[tuple[str, str]]) -> None:
         if self.silent:
@@ -65,11 +69,7 @@ class Screen:
             sys.stdout.write("".join(escape(text) for text, _ in parts).rstrip() + "\n")
             sys.stdout.flush()
             return
-        left = self.console.width
         for text, style in parts:
-            shown = escape(text)
-            # A line that wraps breaks the columns; whatever is cut off here is in the JSON.
-            shown = shown if len(shown) <= left else shown[: left - 1] + "…"
-            left -= len(shown)
-            self.console.print(shown, style=style or None, end="")
+            # The terminal wraps what is too long, so that a command can be copied as one line.
+            self.console.print(escape(text), style=style or None, end="", soft_wrap=True)
         self.console.print()

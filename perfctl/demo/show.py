@@ -74,8 +74,9 @@ def run(screen: Screen, scale: float, items: list[Item], commands: Callable[[Pat
         fill(screen, items, conninfo, sql, scale)
         conninfo["dbname"] = reference.DATABASE
         shown = _steps(Stage(screen, items, commands(config), conninfo, queries))
-    items += shown.promises()
-    _conclude(screen, shown)
+    left = [str(each.data_dir.parent) for each in (server, cache) if each.running or each.data_dir.parent.exists()]
+    items += [*shown.promises(left), shown.figures()]
+    _conclude(screen, shown, left)
 
 
 def configuration(dsn: str, cache_url: str, sql: str) -> str:
@@ -139,7 +140,7 @@ def _timed(stage: Stage, title: str) -> dict[str, Timing]:
     taken = {name: timing.median_ms for name, timing in timings.items()}
     slowest = max(taken, key=taken.__getitem__)
     stage.screen.say(
-        f"{len(taken)} queries, each with the median of up to {max(t.runs for t in timings.values())} runs: "
+        f"{len(taken)} queries, up to {max(t.runs for t in timings.values())} runs each: "
         f"p95 {say_ms(p95([*taken.values()]))}, slowest {slowest} {say_ms(taken[slowest])}"
     )
     return timings
@@ -148,12 +149,15 @@ def _timed(stage: Stage, title: str) -> dict[str, Timing]:
 def _plan(stage: Stage) -> Report:
     stage.screen.step("perfctl indexes plan")
     report = stage.commands.plan()
+    stage.screen.say(
+        f"{counted(report, Status.PLANNED)} of {len(report.items)} indexes to be built; nothing is changed"
+    )
     for note in report.notes:
         stage.screen.say(note)
     for item in report.items[:_PLAN_LINES]:
         stage.screen.say(f"{item.name}  {item.detail}", "dim")
     if (more := len(report.items) - _PLAN_LINES) > 0:
-        stage.screen.say(f"… and {more} more; to see all with their statements: perfctl demo up DIR", "dim")
+        stage.screen.say(f"and {more} more; to see all with their statements: perfctl demo up DIR", "dim")
     stage.items.append(_step("plan", report))
     return report
 
@@ -215,8 +219,8 @@ def _step(name: str, report: Report) -> Item:
     return Item("step", name, Status.FINDING if report.exit_code else Status.OK, counts, None, data)
 
 
-def _conclude(screen: Screen, shown: Shown) -> None:
-    broken = [item for item in shown.promises() if item.status is not Status.OK]
+def _conclude(screen: Screen, shown: Shown, left: Sequence[str]) -> None:
+    broken = [item for item in shown.promises(left) if item.status is not Status.OK]
     screen.title("")
     screen.title("Verdict: every promise held" if not broken else "Verdict: a promise did not hold")
     for item in broken:
@@ -232,5 +236,5 @@ def _conclude(screen: Screen, shown: Shown) -> None:
         f"longest stall {say_ms(shown.traffic.longest_stall_ms)}",
     )
     screen.fact("hot queries", shown.speed())
-    screen.fact("left behind", "nothing: servers stopped, their folders removed")
+    screen.fact("left behind", ", ".join(left) or "nothing: servers stopped, their folders removed")
     screen.fact("play on", "perfctl demo up DIR")

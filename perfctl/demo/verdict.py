@@ -106,8 +106,8 @@ class Shown:
         """… and after."""
         return p95([compared.after.median_ms for compared in self.queries])
 
-    def promises(self) -> list[Item]:
-        """One item a promise; a broken one is a finding. The last item holds the figures."""
+    def promises(self, left_behind: Sequence[str] = ()) -> list[Item]:
+        """One item a promise; a broken one is a finding."""
         t = self.traffic
         held = (
             ("built", 0 < self.built == self.planned, f"{self.built} of {self.planned} indexes built"),
@@ -120,11 +120,12 @@ class Shown:
                 self.gone == self.built and _all_ok(self.absent, self.built),
                 f"{self.gone} of {self.built} indexes taken off, {counted(self.absent, Status.OK)} proven absent",
             ),
+            ("nothing left", not left_behind, f"left behind: {', '.join(left_behind) or 'nothing'}"),
         )
-        items = [Item("promise", name, Status.OK if kept else Status.FINDING, text) for name, kept, text in held]
-        return [*items, self._figures()]
+        return [Item("promise", name, Status.OK if kept else Status.FINDING, text) for name, kept, text in held]
 
-    def _figures(self) -> Item:
+    def figures(self) -> Item:
+        """What it all came to, in figures."""
         data = {
             "indexes": self.built,
             "requests": self.traffic.requests,
@@ -138,8 +139,9 @@ class Shown:
 
     def speed(self) -> str:
         """The speed-up in words."""
+        ratio = self.median_ratio
         return (
-            f"median {self.median_ratio:.0f}x faster; p95 {say_ms(self.p95_before_ms)} before, "
+            f"median {ratio:.{1 if ratio < 10 else 0}f}x faster; p95 {say_ms(self.p95_before_ms)} before, "
             f"{say_ms(self.p95_after_ms)} after"
         )
 

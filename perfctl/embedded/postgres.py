@@ -69,7 +69,9 @@ class PostgresServer(Server):
         who = f"{quote(user, safe='')}{secret}"
         if self._home.tcp:
             return f"postgresql://{who}@127.0.0.1:{self.port}/{name}"
-        return f"postgresql://{who}@/{name}?{urlencode({'host': str(self.socket_dir), 'port': self.port})}"
+        # libpq does not read the plus sign, urlencode's own spelling, as a space.
+        where = urlencode({"host": str(self.socket_dir), "port": self.port}, quote_via=quote)
+        return f"postgresql://{who}@/{name}?{where}"
 
     def stop(self, mode: StopMode = "fast", timeout_s: float = 60.0) -> None:
         """Stop it and keep its data; nothing happens when it does not run. Raises Refused on time-out."""
