@@ -71,7 +71,9 @@ class Report:
     @property
     def exit_code(self) -> int:
         """The process's exit code; see CONTRACT in the documentation for what each means."""
-        codes = [item.exit_code for item in self.items]
+        # A run that ended with an error says itself what became of it: its failed item says no more.
+        ended = self.error is not None
+        codes = [item.exit_code for item in self.items if not (ended and item.status is Status.FAILED)]
         if self.check and any(item.status is Status.PLANNED for item in self.items):
             codes.append(1)
         if self.error is not None:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
-from perfctl.errors import Busy, Incomplete, Interrupted, PerfctlError, StatementFailed, StopRequested
+from perfctl.errors import Busy, Incomplete, Interrupted, PerfctlError, Refused, StatementFailed, StopRequested
 from perfctl.indexes.canonical_text import canonical_text
 from perfctl.indexes.ledger import Ledger
 from perfctl.indexes.model import Event, Limits, Live, Outcome, Progress, Step, full
@@ -35,6 +35,9 @@ _LIFTED = {
 
 _FIRST_LOOK_S = 0.05
 _LOOK_S = 0.5
+
+#: SQLSTATE: other objects depend on it
+_STILL_NEEDED = "2BP01"
 
 OnEvent = Callable[[Event], None]
 
@@ -88,7 +91,7 @@ def apply(
         ledger = Ledger(watcher)
         run_id = ledger.open(command, target, exists=journal_exists)
         _prepare(worker)
-        run = _Run(watcher, worker, ledger, limits, on_event, len(steps))
+        run = _Run(watcher, worker, ledger, limits, on_event, len(steps), verb=command.rpartition(" ")[2])
         error = run.all(steps)
         # A connection that is gone must not hide why: what the journal lacks, the next run reads off the catalogue.
         with suppress(PerfctlError):
@@ -146,7 +149,15 @@ def _prepare(worker: Postgres) -> None:
 
 class _Run:
     def __init__(
-        self, watcher: Postgres, worker: Postgres, ledger: Ledger, limits: Limits, on_event: OnEvent, total: int
+        self,
+        watcher: Postgres,
+        worker: Postgres,
+        ledger: Ledger,
+        limits: Limits,
+        on_event: OnEvent,
+        total: int,
+        *,
+        verb: str,
     ) -> None:
         self.watcher = watcher
         self.worker = worker
@@ -154,6 +165,8 @@ class _Run:
         self.limits = limits
         self.on_event = on_event
         self.total = total
+        self.verb = verb
+        self.left_behind = False
         self.outcomes: list[Outcome] = []
         self.number = 0
         self.set: dict[str, str] = {}
@@ -173,14 +186,18 @@ class _Run:
         changed = [o for o in self.outcomes if o.result == "changed"]
         left = self.total - sum(1 for o in self.outcomes if o.result != "failed")
         name = steps[self.number - 1].name
-        hint = "perfctl indexes apply goes on from here; perfctl indexes rollback takes off what was made"
+        hint = f"perfctl indexes {self.verb} goes on from here"
+        if self.verb == "apply":
+            hint += "; perfctl indexes rollback takes off what was made"
         if isinstance(error, KeyboardInterrupt):
             signum = error.signum if isinstance(error, StopRequested) else signal.SIGINT
             return Interrupted(signum, f'stopped at "{name}": {len(changed)} done, {left} left', hint=hint)
         assert isinstance(error, PerfctlError)
-        if not changed and isinstance(error, WaitedTooLong):
+        detail = f"; {error.detail.rstrip('.')}" if isinstance(error, StatementFailed) and error.detail else ""
+        if not changed and not self.left_behind and isinstance(error, WaitedTooLong):
             return Busy(f'"{name}": {error.message}; nothing was changed', hint=error.hint)
-        detail = f"; {error.detail}" if isinstance(error, StatementFailed) and error.detail else ""
+        if not changed and not self.left_behind and isinstance(error, StatementFailed):
+            return Refused(f'"{name}": {error.message}{detail}; nothing was changed', hint=error.hint)
         return Incomplete(
             f'"{name}": {error.message}{detail}\n{len(changed)} of {self.total} done, {left} left',
             hint="; ".join(part for part in (error.hint, hint) if part),
@@ -189,7 +206,11 @@ class _Run:
     def _tell(
         self, kind: str, step: Step, *, elapsed_s: float = 0.0, progress: Progress | None = None, detail: str = ""
     ) -> None:
-        self.on_event(Event(kind, step, self.number, self.total, elapsed_s, progress, detail))
+        try:
+            self.on_event(Event(kind, step, self.number, self.total, elapsed_s, progress, detail))
+        except OSError:
+            # Whoever read the progress is gone; the build is not to suffer for it.
+            self.on_event = _unheard
 
     def _look(self, name: Name) -> Live | None:
         rows = self.watcher.fetch("index", Live, {"schema": name.schema, "name": name.name})
@@ -201,6 +222,8 @@ class _Run:
                 return self._create(step)
             case "drop_index" | "drop_leftover":
                 return self._drop(step)
+            case "adopt_index":
+                return self._adopt_finished(step)
             case _:
                 return self._simple(step)
 
@@ -210,6 +233,10 @@ class _Run:
         try:
             timing = self._send(step)
         except (PerfctlError, KeyboardInterrupt) as error:
+            if step.kind == "undo_create_extension" and getattr(error, "sqlstate", None) == _STILL_NEEDED:
+                outcome = Outcome(step, "skipped", "stays: other objects need it by now")
+                self.ledger.finish(line, outcome)
+                return outcome
             self._failed(line, step, error)
             raise
         outcome = Outcome(step, "changed", "", timing.build_s, timing.wait_s)
@@ -217,8 +244,11 @@ class _Run:
         return outcome
 
     def _create(self, step: Step) -> Outcome:
-        there = self._wait_for_builder(step)
+        builder, there = self._wait_for_builder(step)
         if there is not None and there.is_good and self._is_wanted(step, there):
+            if builder is None or not builder.startswith("perfctl/"):
+                # Whoever built it owns it: a rollback of perfctl's leaves it.
+                return Outcome(step, "skipped", "somebody else has built it meanwhile")
             return self._adopt(step, there)
         if there is not None:
             raise StatementFailed(
@@ -228,7 +258,7 @@ class _Run:
         self._tell("start", step)
         self._settings(step)
         try:
-            timing = self._send(step)
+            timing = self._send(step, line)
         except (PerfctlError, KeyboardInterrupt) as error:
             self._clean_up(line, step, error)
             raise
@@ -245,22 +275,30 @@ class _Run:
         return step.canonical is None or canonical_text(there.definition) == step.canonical
 
     def _adopt(self, step: Step, there: Live) -> Outcome:
-        """It is there by now, whoever finished it: a build of perfctl's own that outlived its client, most likely."""
+        """A build of perfctl's own that outlived its client."""
         line = self.ledger.start(step, there.oid)
         outcome = Outcome(step, "changed", "a build that was under way has finished", 0, 0, there.size_bytes, there.oid)
         self.ledger.finish(line, outcome)
         return outcome
 
-    def _wait_for_builder(self, step: Step) -> Live | None:
-        """The index once nobody builds it any more; None when it is not there."""
+    def _adopt_finished(self, step: Step) -> Outcome:
+        there = self._look(step.name)
+        if there is None or not there.is_good or there.oid != step.oid or not self._is_wanted(step, there):
+            raise StatementFailed("it has changed since the plan was made", hint="run the command again")
+        return self._adopt(replace(step, kind="create_index"), there)
+
+    def _wait_for_builder(self, step: Step) -> tuple[str | None, Live | None]:
+        """Who was building the index, and the index once nobody does any more; None when it is not there."""
         started = time.monotonic()
+        builder: str | None = None
         while (there := self._look(step.name)) is not None and there.builder_pid is not None:
+            builder = there.builder_application
             elapsed = time.monotonic() - started
             if elapsed > self.limits.wait_budget_s:
                 raise WaitedTooLong(f"pid {there.builder_pid} is still building it after {elapsed:.0f} s")
             self._tell("waiting", step, elapsed_s=elapsed, detail=f"pid {there.builder_pid} is building it")
             time.sleep(_LOOK_S)
-        return there
+        return builder, there
 
     def _drop(self, step: Step) -> Outcome:
         there = self._look(step.name)
@@ -293,12 +331,15 @@ class _Run:
                 self.worker.setting(name, value)
         self.set = wanted
 
-    def _send(self, step: Step) -> Timing:
+    def _send(self, step: Step, line: int | None = None) -> Timing:
         self.worker.setting("application_name", f"perfctl/{self.ledger.run_id}/{step.name.name}"[:63])
-        return self._watch(step, step.sql)
+        return self._watch(step, step.sql, self.limits.wait_budget_s, line)
 
-    def _watch(self, step: Step, sql: str) -> Timing:
-        """Send a statement from a thread and watch it from here until it ends, however it ends."""
+    def _watch(self, step: Step, sql: str, budget_s: float, line: int | None = None) -> Timing:
+        """Send a statement from a thread and watch it from here until it ends, however it ends.
+
+        The OID of what it makes goes into the journal's ``line`` as soon as it shows.
+        """
         sender = _Sender(self.worker, sql)
         timing = Timing()
         started = last = time.monotonic()
@@ -317,8 +358,11 @@ class _Run:
                 else:
                     stretch_s = 0.0
                 last = now
+                if line is not None and progress is not None and progress.index_oid is not None:
+                    self.ledger.note_oid(line, progress.index_oid)
+                    line = None
                 self._tell("progress", step, elapsed_s=now - started, progress=progress)
-                if stretch_s > self.limits.wait_budget_s:
+                if stretch_s > budget_s:
                     raise WaitedTooLong(
                         f"waited {stretch_s:.0f} s for {progress.blocker if progress else 'another transaction'}",
                         hint="end that transaction, or give more time with --wait-budget",
@@ -341,7 +385,9 @@ class _Run:
             if left is not None and not left.is_good and left.relkind == "i" and left.builder_pid is None:
                 self._tell("cleanup", step, detail="dropping what the build left; a second Ctrl-C leaves it")
                 drop = replace(step, kind="drop_leftover", sql=f"DROP INDEX CONCURRENTLY {full(step.name)}")
-                self._watch(drop, drop.sql)
+                self.left_behind = True
+                self._watch(drop, drop.sql, self.limits.cleanup_budget_s)
+                self.left_behind = False
         except (PerfctlError, KeyboardInterrupt) as second:
             why = second.message if isinstance(second, PerfctlError) else "stopped again"
             self._failed(line, step, error, f"; its invalid leftover stays ({why}) until the next apply")
@@ -356,6 +402,10 @@ class _Run:
         self._tell("failed", step, detail=outcome.detail)
         with suppress(PerfctlError):
             self.ledger.finish(line, outcome)
+
+
+def _unheard(_: Event) -> None:
+    """Nobody listens any more."""
 
 
 class _Sender(threading.Thread):

@@ -14,9 +14,14 @@ from itertools import groupby
 
 from perfctl.errors import Denied, PerfctlError, StatementFailed
 from perfctl.indexes.canonical_text import canonical_text, statistics_text
-from perfctl.indexes.model import Canonical, Table, Wanted, quoted
+from perfctl.indexes.model import Canonical, Table, Wanted, literal, quoted
 from perfctl.migrations.model import CreateExtension, CreateStatistics, Place
 from perfctl.servers.postgres import Postgres
+
+#: Objects made in one transaction. Each holds a lock, and the server's table of locks belongs to everybody.
+BATCH = 400
+
+_OUT_OF_LOCKS = "53200"
 
 #: A role may be read-only by default; nothing that is made here stays.
 _WRITABLE = "SET TRANSACTION READ WRITE"
@@ -27,10 +32,13 @@ def build(
     wanted: Sequence[Wanted],
     statistics: Sequence[tuple[CreateStatistics, Table]] = (),
     extensions: Iterable[CreateExtension] = (),
+    *,
+    search_path: str,
 ) -> dict[Place, Canonical]:
     """The canonical text of each wanted definition by its place, or the server's reason why there is none.
 
-    One round trip for all that can be built together. Nothing stays on the server.
+    ``search_path`` is the session's own, for files that set none. One round trip for all that are built together.
+    Nothing stays on the server.
     """
     jobs = [
         *(_index_job(w, w.table) for w in wanted if w.table),
@@ -38,12 +46,23 @@ def build(
     ]
     head = [extension.text for extension in extensions]
     found: dict[Place, Canonical] = {}
-    for batch in _rounds(jobs):
+    waiting = [batch for round_ in _rounds(jobs) for batch in _slices(round_, BATCH)]
+    while waiting:
+        batch = waiting.pop()
         try:
-            found |= _together(pg, head, batch)
-        except (StatementFailed, Denied):
-            found |= _one_by_one(pg, head, batch)
+            found |= _together(pg, head, batch, search_path)
+        except StatementFailed as error:
+            if error.sqlstate == _OUT_OF_LOCKS and len(batch) > 1:
+                waiting += _slices(batch, len(batch) // 2)
+            else:
+                found |= _one_by_one(pg, head, batch, search_path)
+        except Denied:
+            found |= _one_by_one(pg, head, batch, search_path)
     return found
+
+
+def _slices(batch: list[_Job], size: int) -> list[list[_Job]]:
+    return [batch[start : start + size] for start in range(0, len(batch), size)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,24 +73,26 @@ class _Job:
     table: Table
     template: str
     search_path: str | None = None
-    unique: bool = False
+    #: a partitioned copy will not do: its unique indexes must hold the key, its indexes have no tablespace of their own
+    plain: bool = False
 
     @property
     def copy(self) -> tuple[int, bool]:
         """Jobs that agree here share a copy of the table."""
-        return self.table.oid, self.unique
+        return self.table.oid, self.plain
 
 
 def _index_job(wanted: Wanted, table: Table) -> _Job:
     statement = wanted.statement
     unique = "UNIQUE " if statement.unique else ""
     template = f"CREATE {unique}INDEX %s ON pg_temp.{quoted(table.name)} {statement.tail}"
-    return _Job(wanted.place, table, template, dict(statement.settings).get("search_path"), statement.unique)
+    plain = statement.unique or statement.tablespace is not None
+    return _Job(wanted.place, table, template, statement.search_path, plain)
 
 
 def _statistics_job(statement: CreateStatistics, table: Table) -> _Job:
     template = f"CREATE STATISTICS pg_temp.%s {statement.tail} FROM pg_temp.{quoted(table.name)}"
-    return _Job(statement.place, table, template)
+    return _Job(statement.place, table, template, statement.search_path)
 
 
 def _rounds(jobs: Sequence[_Job]) -> list[list[_Job]]:
@@ -86,20 +107,21 @@ def _rounds(jobs: Sequence[_Job]) -> list[list[_Job]]:
     return rounds
 
 
-def _script(batch: Sequence[_Job]) -> tuple[list[str], list[str]]:
+def _script(batch: Sequence[_Job], search_path: str) -> tuple[list[str], list[str]]:
     """The statements that make the copies, and the one that makes each job's object, named by its number."""
     copies = [_copy(job) for job in {job.copy: job for job in batch}.values()]
     builds = []
     for number, job in enumerate(batch):
         # Not the % operator: the text as written may hold percent signs.
         statement = job.template.replace("%s", quoted(f"perfctl_{number}"), 1)
-        builds.append(f"SET LOCAL search_path TO {job.search_path};\n{statement}" if job.search_path else statement)
+        path = literal(search_path if job.search_path is None else job.search_path)
+        builds.append(f"SELECT pg_catalog.set_config('search_path', {path}, true);\n{statement}")
     return copies, builds
 
 
 def _copy(job: _Job) -> str:
     columns = f"({job.table.columns or ''})"
-    if not job.unique:
+    if not job.plain:
         key = quoted("perfctl partition key")
         columns = (
             f"({job.table.columns or ''}{', ' if job.table.columns else ''}{key} integer) PARTITION BY LIST ({key})"
@@ -107,15 +129,15 @@ def _copy(job: _Job) -> str:
     return f"CREATE TEMPORARY TABLE {quoted(job.table.name)} {columns}"
 
 
-def _together(pg: Postgres, head: list[str], batch: Sequence[_Job]) -> dict[Place, Canonical]:
-    copies, builds = _script(batch)
+def _together(pg: Postgres, head: list[str], batch: Sequence[_Job], search_path: str) -> dict[Place, Canonical]:
+    copies, builds = _script(batch, search_path)
     with pg.transaction(rollback=True):
         pg.execute(";\n".join([_WRITABLE, *head, *copies, *builds]))
         return _read(pg, batch)
 
 
-def _one_by_one(pg: Postgres, head: list[str], batch: Sequence[_Job]) -> dict[Place, Canonical]:
-    copies, builds = _script(batch)
+def _one_by_one(pg: Postgres, head: list[str], batch: Sequence[_Job], search_path: str) -> dict[Place, Canonical]:
+    copies, builds = _script(batch, search_path)
     errors: dict[Place, Canonical] = {}
     with pg.transaction(rollback=True):
         try:
@@ -136,6 +158,8 @@ def _because(error: PerfctlError) -> str:
 
 
 def _read(pg: Postgres, batch: Sequence[_Job]) -> dict[Place, Canonical]:
+    # What is printed must not depend on the path that the definition was read under.
+    pg.execute("SET LOCAL search_path TO pg_catalog")
     rows = pg.values(
         "SELECT c.relname, pg_catalog.pg_get_indexdef(c.oid) FROM pg_catalog.pg_class AS c"
         " WHERE c.relnamespace = pg_catalog.pg_my_temp_schema() AND c.relkind IN ('i', 'I')"

@@ -20,8 +20,10 @@ from perfctl.indexes.model import (
     Table,
     Wanted,
     full,
+    literal,
     quoted,
 )
+from perfctl.indexes.owned import began, index_names, unfinished
 from perfctl.indexes.rights import missing_rights
 from perfctl.migrations.model import (
     Analyze,
@@ -33,17 +35,6 @@ from perfctl.migrations.model import (
     Migration,
     Name,
     Statement,
-)
-
-#: perfctl bounds waiting itself; a value from the file would cut a build in its last wait.
-OWN_SETTINGS = frozenset(
-    {
-        "lock_timeout",
-        "statement_timeout",
-        "transaction_timeout",
-        "idle_in_transaction_session_timeout",
-        "idle_session_timeout",
-    }
 )
 
 
@@ -103,12 +94,9 @@ class _Planner:
         self.concurrently = concurrently
         self.by_place = {w.place: w for w in wanted}
         self.found: dict[Wanted, Found] = {}
-        self.ops = [
-            op
-            for migration in migrations
-            for statement in migration.statements
-            if (op := self._op(migration, statement)) is not None and selection.takes(op.name)
-        ]
+        self.names = {place: iter(names) for place, names in index_names(migrations, wanted, seen).items()}
+        every = (self._op(migration, statement) for migration in migrations for statement in migration.statements)
+        self.ops = [op for op in every if op is not None and selection.takes(op.name)]
         self.going = {
             op.name
             for number, op in enumerate(self.ops)
@@ -140,15 +128,12 @@ class _Planner:
 
     def _op(self, migration: Migration, statement: Statement) -> _Op | None:
         match statement:
-            case CreateIndex():
-                return _Op(migration, statement, self.by_place[statement.place].name)
-            case DropIndex() | CommentOnIndex():
-                created = self._created(statement.name)
-                return _Op(migration, statement, created or self.seen.resolve(statement.name))
+            case CreateIndex() | DropIndex() | CommentOnIndex():
+                return _Op(migration, statement, next(self.names[statement.place]))
             case Analyze():
-                return _Op(migration, statement, self.seen.resolve(statement.table))
+                return _Op(migration, statement, self.seen.resolve(statement.table, statement.search_path))
             case CreateStatistics():
-                table = self.seen.resolve(statement.table)
+                table = self.seen.resolve(statement.table, statement.search_path)
                 return _Op(migration, statement, Name(statement.name.schema or table.schema, statement.name.name))
             case CreateExtension():
                 return _Op(migration, statement, Name(None, statement.name))
@@ -225,6 +210,8 @@ class _Planner:
     def _create_from(self, op: _Op, wanted: Wanted, found: Found, text: str | None) -> None:
         assert wanted.table is not None
         match found.state:
+            case State.SAME if self._unfinished(op, found, text):
+                self._adopt(op, wanted, found, text)
             case State.SAME:
                 self._skip(op, "create_index", found.why, found.state)
             case State.COVERED:
@@ -278,10 +265,30 @@ class _Planner:
             why,
             table=wanted.table.full_name,
             canonical=text,
-            settings=tuple((k, v) for k, v in wanted.statement.settings if k not in OWN_SETTINGS),
+            settings=wanted.statement.settings,
             estimate=estimate(wanted, self.seen),
             table_bytes=wanted.table.size_bytes,
             waits_for=tuple(self._blockers(wanted.table)),
+        )
+
+    def _unfinished(self, op: _Op, found: Found, text: str | None) -> bool:
+        """A run that was killed began it, and the server finished it."""
+        entry = unfinished(self.seen.journal).get(op.name)
+        return entry is not None and found.index is not None and began(entry, found.index, text)
+
+    def _adopt(self, op: _Op, wanted: Wanted, found: Found, text: str | None) -> None:
+        assert wanted.table is not None
+        assert found.index is not None
+        self._step(
+            op,
+            "adopt_index",
+            wanted.sql(concurrently=self.concurrently),
+            f"DROP INDEX CONCURRENTLY {full(op.name)}",
+            "a run that was killed began it and the server finished it: to be written down",
+            table=wanted.table.full_name,
+            canonical=text,
+            oid=found.index.oid,
+            table_bytes=wanted.table.size_bytes,
         )
 
     def _blockers(self, table: Table) -> list[str]:
@@ -303,12 +310,19 @@ class _Planner:
         if index.constraint_name:
             self._refuse(
                 op,
-                f'it carries constraint "{index.constraint_name}"',
-                f"ALTER TABLE {index.table_schema}.{index.table_name} DROP CONSTRAINT … in a schema migration",
+                f'constraint "{index.constraint_name}" needs it',
+                "ALTER TABLE … DROP CONSTRAINT in a schema migration",
             )
             return
         if index.relkind == "I" or index.parent_oid:
             self._refuse(op, "it belongs to a partitioned index, which cannot be dropped concurrently")
+            return
+        if index.marks:
+            self._refuse(
+                op,
+                f"it carries its table's {' and '.join(index.marks)}, which no rollback would bring back",
+                "drop it by hand if that is meant",
+            )
             return
         if self._dropped_before(op) and not later:
             self._skip(op, "drop_index", "dropped before, and created again since by somebody: left alone")
@@ -320,7 +334,7 @@ class _Planner:
             op,
             "drop_index",
             f"DROP INDEX CONCURRENTLY {full(op.name)}" if self.concurrently else f"DROP INDEX {full(op.name)}",
-            concurrent(index.definition),
+            again(index),
             f"dropped by {statement.place}",
             table=Name(index.table_schema, index.table_name),
             oid=index.oid,
@@ -343,11 +357,16 @@ class _Planner:
     def _comment(self, number: int, op: _Op, statement: CommentOnIndex) -> None:
         index = self.seen.by_name.get(op.name)
         creates = [s for s in self.steps if s.kind == "create_index" and s.name == op.name]
+        if not creates and any(s.kind == "drop_index" and s.name == op.name for s in self.steps):
+            index = None
         if index is None and not creates:
             if any(skipped.name == op.name for skipped in self.skipped) or self._later(number, op.name, DropIndex):
                 self._skip(op, "comment", "its index is not there")
             else:
                 self._refuse(op, "there is no such index to comment on")
+            return
+        if later := self._later(number, op.name, CommentOnIndex):
+            self._skip(op, "comment", f"said anew by {later.statement.place}")
             return
         now = index.comment if index and not creates else None
         if now == statement.comment:
@@ -363,7 +382,7 @@ class _Planner:
         )
 
     def _statistics(self, op: _Op, statement: CreateStatistics) -> None:
-        table = self.seen.tables.get(self.seen.resolve(statement.table))
+        table = self.seen.tables.get(self.seen.resolve(statement.table, statement.search_path))
         if table is None:
             self._refuse(op, f'table "{statement.table}" does not exist', f"mend {statement.place}")
             return
@@ -375,7 +394,12 @@ class _Planner:
         if there is None:
             sql = f"CREATE STATISTICS {full(op.name)} {statement.tail} FROM {full(table.full_name)}"
             self._step(
-                op, "create_statistics", sql, f"DROP STATISTICS {full(op.name)}", "not there", table=table.full_name
+                op,
+                "create_statistics",
+                sql,
+                f"DROP STATISTICS IF EXISTS {full(op.name)}",
+                "not there",
+                table=table.full_name,
             )
         elif canonical and (there.table_oid != table.oid or statistics_text(there.definition) != canonical.text):
             self._refuse(op, "statistics of that name are there with another definition", "choose another name")
@@ -410,14 +434,10 @@ class _Planner:
         )
 
 
-def concurrent(definition: str) -> str:
-    """``pg_get_indexdef``'s text as a statement that blocks nobody."""
-    return definition.replace(" INDEX ", " INDEX CONCURRENTLY ", 1)
-
-
-def literal(value: str | None) -> str:
-    """A string as SQL text; NULL for None. Safe whatever standard_conforming_strings says."""
-    if value is None:
-        return "NULL"
-    escaped = value.replace("\\", "\\\\").replace("'", "''")
-    return f"E'{escaped}'" if "\\" in value else f"'{escaped}'"
+def again(index: Index) -> str:
+    """The statement that makes an index anew as it is: ``pg_get_indexdef`` leaves the tablespace out."""
+    statement = index.definition.replace(" INDEX ", " INDEX CONCURRENTLY ", 1)
+    if index.tablespace is None:
+        return statement
+    where = f" WHERE {index.predicate}" if index.predicate else ""
+    return f"{statement.removesuffix(where)} TABLESPACE {quoted(index.tablespace)}{where}"

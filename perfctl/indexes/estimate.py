@@ -11,8 +11,8 @@ from statistics import median
 from perfctl.indexes.model import Entry, Estimate, Snapshot, Table, Wanted
 
 # Measured on a modest two-core server: bytes of table read, and entries sorted, a second.
-_SCAN_BYTES_S = 200e6
-_ENTRIES_S = {"btree": 700e3, "hash": 500e3, "gin": 120e3, "gist": 80e3, "spgist": 150e3, "brin": 10e6}
+_SCAN_BYTES_S = 400e6
+_ENTRIES_S = {"btree": 1.5e6, "hash": 1e6, "gin": 400e3, "gist": 100e3, "spgist": 200e3, "brin": 20e6}
 _ENTRY_BYTES = {"hash": 22, "gist": 40, "spgist": 40}
 _KEY_BYTES = 12
 # A GIN index of JSONB documents is about a third of its table, by the documents it was measured on.
@@ -29,19 +29,18 @@ def estimate(wanted: Wanted, seen: Snapshot) -> Estimate:
     method = wanted.statement.method
     size = _size(method, rows, table, wanted, seen.server.block_size)
     # A concurrent build reads the table twice.
-    seconds = 2 * table.size_bytes / _SCAN_BYTES_S + rows / _ENTRIES_S.get(method, 200e3)
-    return Estimate(size_bytes=size, seconds=seconds * pace(seen.journal))
+    base_s = 2 * table.size_bytes / _SCAN_BYTES_S + rows / _ENTRIES_S.get(method, 200e3)
+    return Estimate(size_bytes=size, seconds=base_s * pace(seen.journal), base_s=base_s)
 
 
 def pace(journal: tuple[Entry, ...]) -> float:
-    """How many times longer this server's earlier builds took than the first guess; 1 without any."""
+    """How many times longer this server's earlier builds took than was guessed; 1 without any worth measuring."""
     ratios = [
-        entry.build_s / (2 * entry.table_bytes / _SCAN_BYTES_S)
+        entry.build_s / entry.estimated_s
         for entry in journal
-        if entry.kind == "create_index" and entry.state == "done" and entry.build_s and entry.build_s > 1
-        if entry.table_bytes and entry.table_bytes > 50e6
+        if entry.state == "done" and entry.build_s and entry.estimated_s and entry.estimated_s > 0.1
     ]
-    return min(10.0, max(1.0, median(ratios) / 3)) if ratios else 1.0
+    return min(20.0, max(0.05, median(ratios))) if ratios else 1.0
 
 
 def _size(method: str, rows: float, table: Table, wanted: Wanted, block_size: int) -> int:

@@ -12,6 +12,7 @@ from perfctl.report import Item, Status
 
 _VERBS = {
     "create_index": "build",
+    "adopt_index": "adopt",
     "drop_index": "drop",
     "drop_leftover": "drop the broken leftover",
     "comment": "comment",

@@ -7,7 +7,7 @@ from typing import Any
 
 from perfctl.indexes.classify import Found, classify, dead
 from perfctl.indexes.model import Index, Snapshot, State, Wanted, full
-from perfctl.indexes.undo import standing
+from perfctl.indexes.owned import index_names, standing, unfinished
 from perfctl.migrations.model import CreateIndex, DropIndex, Migration, Name
 from perfctl.report import Item, Status
 
@@ -34,14 +34,14 @@ def human_seconds(seconds: float) -> str:
 
 def dropped_again(migrations: Sequence[Migration], wanted: Sequence[Wanted], seen: Snapshot) -> set[Name]:
     """The indexes whose last word in the migrations is DROP INDEX."""
-    created = {w.place: w.name for w in wanted}
     gone: dict[Name, None] = {}
+    names = {place: iter(found) for place, found in index_names(migrations, wanted, seen).items()}
     for migration in migrations:
         for statement in migration.statements:
             if isinstance(statement, DropIndex):
-                gone[seen.resolve(statement.name)] = None
+                gone[next(names[statement.place])] = None
             elif isinstance(statement, CreateIndex):
-                gone.pop(created[statement.place], None)
+                gone.pop(next(names[statement.place]), None)
     return set(gone)
 
 
@@ -66,8 +66,9 @@ def verify(
     gone = dropped_again(migrations, wanted, seen)
     judge = _verify_absent if absent else _verify_present
     last = last_words(wanted)
-    items = [_must_be_gone(w, seen) if w.name in gone else judge(w, seen, corruption) for w in last]
-    named = {w.name for w in wanted}
+    items = [judge(w, seen, corruption) for w in last if w.name not in gone]
+    items += [_judge_drop(name, seen, absent=absent) for name in sorted(gone, key=str)]
+    named = {w.name for w in wanted if w.name not in gone}
     return items + [_leftover(index, why) for index, why in dead(seen) if index.full_name not in named]
 
 
@@ -102,6 +103,15 @@ def _verify_present(w: Wanted, seen: Snapshot, corruption: Mapping[int, str | No
 
 
 def _verify_good(name: str, index: Index, data: dict[str, Any], corruption: Mapping[int, str | None] | None) -> Item:
+    if not index.is_good:
+        return Item(
+            "index",
+            name,
+            Status.FINDING,
+            "not valid: some partition has no part of it attached, so no query uses it",
+            remedy=f"ALTER INDEX {full(index.full_name)} ATTACH PARTITION … for each partition's index",
+            data=data,
+        )
     if not index.is_usable:
         return Item(
             "index",
@@ -149,19 +159,24 @@ def _verify_absent(w: Wanted, seen: Snapshot, _: Mapping[int, str | None] | None
             "wait for the build to end" if state.state is State.BUILDING else f"DROP INDEX CONCURRENTLY {full(w.name)}"
         )
         return Item("index", str(w.name), Status.FINDING, f"{state.state}: {state.why}", remedy, facts(index))
-    made = any(entry.object_oid == index.oid for entry in standing(seen.journal))
-    if not made:
+    mine = {entry.full_name for entry in standing(seen.journal) if entry.kind == "create_index"}
+    if w.name not in mine | unfinished(seen.journal).keys():
         return Item("index", str(w.name), Status.OK, "there, but not made by perfctl", data=facts(index))
     return Item("index", str(w.name), Status.FINDING, "still there", "perfctl indexes rollback", facts(index))
 
 
-def _must_be_gone(w: Wanted, seen: Snapshot) -> Item:
-    index = seen.by_name.get(w.name)
-    if index is None:
-        return Item("index", str(w.name), Status.OK, "dropped again by a later migration")
-    return Item(
-        "index", str(w.name), Status.FINDING, "a later migration drops it", "perfctl indexes apply", facts(index)
-    )
+def _judge_drop(name: Name, seen: Snapshot, *, absent: bool) -> Item:
+    """An index that the migrations drop: gone, or after a rollback there again if perfctl dropped it."""
+    index = seen.by_name.get(name)
+    if not absent:
+        if index is None:
+            return Item("index", str(name), Status.OK, "dropped")
+        return Item("index", str(name), Status.FINDING, "the migrations drop it", "perfctl indexes apply", facts(index))
+    dropped = any(entry.kind == "drop_index" and entry.full_name == name for entry in standing(seen.journal))
+    if dropped:
+        return Item("index", str(name), Status.FINDING, "still dropped", "perfctl indexes rollback")
+    there = "there" if index is not None else "not there, and not dropped by perfctl"
+    return Item("index", str(name), Status.OK, there, data=facts(index) if index else {})
 
 
 def _leftover(index: Index, why: str) -> Item:
@@ -178,13 +193,21 @@ def _leftover(index: Index, why: str) -> Item:
 
 def status(migrations: Sequence[Migration], wanted: Sequence[Wanted], seen: Snapshot) -> list[Item]:
     """One item a migration: how many of its indexes are there, and how many of those perfctl made."""
-    mine = {entry.object_oid for entry in standing(seen.journal) if entry.kind == "create_index"}
+    mine = {entry.full_name for entry in standing(seen.journal) if entry.kind == "create_index"}
     gone = dropped_again(migrations, wanted, seen)
+    names = index_names(migrations, wanted, seen)
     items = []
     for migration in migrations:
         own = [w for w in last_words(wanted) if w.migration == migration.name and w.name not in gone]
         found = [(w, classify(w, seen) if w.table else Found(State.ABSENT, "its table is missing")) for w in own]
-        items.append(_migration_item(migration, found, seen, mine))
+        drops = {
+            name: name not in seen.by_name
+            for s in migration.statements
+            if isinstance(s, DropIndex)
+            for name in names[s.place]
+            if name in gone
+        }
+        items.append(_migration_item(migration, found, drops, seen, mine))
     known = {migration.name for migration in migrations}
     forgotten = {e.migration for e in standing(seen.journal) if e.migration and e.migration not in known}
     items += [
@@ -194,14 +217,21 @@ def status(migrations: Sequence[Migration], wanted: Sequence[Wanted], seen: Snap
 
 
 def _migration_item(
-    migration: Migration, found: Sequence[tuple[Wanted, Found]], seen: Snapshot, mine: set[int | None]
+    migration: Migration,
+    found: Sequence[tuple[Wanted, Found]],
+    drops: Mapping[Name, bool],
+    seen: Snapshot,
+    mine: set[Name],
 ) -> Item:
     there = [f for _, f in found if f.state in (State.SAME, State.COVERED)]
-    made = sum(1 for f in there if f.index and f.index.oid in mine)
+    made = sum(1 for f in there if f.index and f.index.full_name in mine)
     missing = [str(w.name) for w, f in found if f.state not in (State.SAME, State.COVERED, State.UNKNOWN)]
+    missing += [str(name) for name, is_gone in drops.items() if not is_gone]
     unknown = [str(w.name) for w, f in found if f.state is State.UNKNOWN]
     hashes = {e.migration_sha256 for e in standing(seen.journal) if e.migration == migration.name}
     detail = f"{len(there)} of {len(found)} indexes there, {made} made by perfctl"
+    if drops:
+        detail += f"; {sum(drops.values())} of {len(drops)} drops done"
     if hashes and migration.sha256 not in hashes:
         detail += "; the file has changed since it was applied"
     data = {
@@ -210,6 +240,7 @@ def _migration_item(
         "indexes": len(found),
         "there": len(there),
         "made_by_perfctl": made,
+        "drops": {str(name): is_gone for name, is_gone in drops.items()},
         "states": {str(w.name): str(f.state) for w, f in found},
     }
     if missing:

@@ -39,7 +39,7 @@ CREATE TABLE IF NOT EXISTS perfctl.step (
     table_schema text,
     table_name text,
     migration text,
-    migration_number integer,
+    migration_number bigint,
     migration_sha256 text,
     statement text NOT NULL,
     undo text,
@@ -52,6 +52,7 @@ CREATE TABLE IF NOT EXISTS perfctl.step (
     wait_s numeric(12, 3),
     size_bytes bigint,
     table_bytes bigint,
+    estimated_s numeric(12, 3),
     undoes bigint REFERENCES perfctl.step (id),
     started_at timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
     ended_at timestamptz
@@ -83,8 +84,9 @@ class Ledger:
         """Write down what is about to be sent; returns the line's number."""
         ((line,),) = self._pg.values(
             "INSERT INTO perfctl.step (run_id, kind, schema, name, table_schema, table_name, migration,"
-            " migration_number, migration_sha256, statement, undo, object_oid, canonical, comment, table_bytes, undoes,"
-            " state) VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, 'started') RETURNING id",
+            " migration_number, migration_sha256, statement, undo, object_oid, canonical, comment, table_bytes,"
+            " estimated_s, undoes, state) VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s,"
+            " 'started') RETURNING id",
             (
                 self.run_id,
                 step.kind,
@@ -101,10 +103,15 @@ class Ledger:
                 step.canonical,
                 step.comment,
                 step.table_bytes,
+                round(step.estimate.base_s, 3) if step.estimate else None,
                 step.undoes,
             ),
         )
         return int(line)
+
+    def note_oid(self, line: int, oid: int) -> None:
+        """Write down what a statement is making as soon as it shows: a run that dies now can be told from others."""
+        self._pg.execute("UPDATE perfctl.step SET object_oid = %s WHERE id = %s", (oid, line))
 
     def finish(self, line: int, outcome: Outcome) -> None:
         """Write down what became of it."""

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from perfctl.indexes.decide import OWN_SETTINGS
 from perfctl.migrations.model import (
+    OWN_SETTINGS,
     CreateIndex,
     DropIndex,
     Migration,
@@ -93,7 +93,7 @@ def _settings(migration: Migration) -> list[Item]:
             "take it out: perfctl bounds its waits itself (--wait-budget)",
         )
         for statement in migration.statements
-        if isinstance(statement, SetSetting) and statement.name in OWN_SETTINGS
+        if isinstance(statement, SetSetting) and statement.name in OWN_SETTINGS and statement.value != "0"
     ]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
@@ -19,6 +19,14 @@ def quoted(name: str) -> str:
 def full(name: Name) -> str:
     """A full name with both parts quoted."""
     return f"{quoted(name.schema)}.{quoted(name.name)}" if name.schema else quoted(name.name)
+
+
+def literal(value: str | None) -> str:
+    """A string as SQL text; NULL for None. Safe whatever standard_conforming_strings says."""
+    if value is None:
+        return "NULL"
+    escaped = value.replace("\\", "\\\\").replace("'", "''")
+    return f"E'{escaped}'" if "\\" in value else f"'{escaped}'"
 
 
 class State(StrEnum):
@@ -46,6 +54,7 @@ class Server:
     version: str
     in_recovery: bool
     search_path: list[str]
+    search_path_setting: str
     may_create_schema: bool
     may_create_temporary: bool
     has_journal_schema: bool
@@ -105,6 +114,10 @@ class Index:
     parent_oid: int | None
     scans: int
     comment: str | None
+    #: its WHERE, as PostgreSQL prints it
+    predicate: str | None
+    #: what a DROP INDEX would lose and CREATE INDEX would not bring back
+    marks: list[str]
 
     @property
     def full_name(self) -> Name:
@@ -197,6 +210,7 @@ class Entry:
     wait_s: float | None
     size_bytes: int | None
     table_bytes: int | None
+    estimated_s: float | None
     undoes: int | None
     started_at: datetime
     role: str
@@ -293,14 +307,23 @@ class Snapshot:
         """Running builds by the OID of the index that they build."""
         return {build.index_oid: build for build in self.builds if build.index_oid}
 
-    def resolve(self, name: Name, search_path: str | None = None) -> Name:
-        """The full name of a relation as the session would find it; the first schema where none has it."""
+    def resolve(
+        self,
+        name: Name,
+        search_path: str | None = None,
+        coming: Container[Name] = (),
+        going: Container[Name] = (),
+    ) -> Name:
+        """The full name of a relation as the session would find it; the first schema where none has it.
+
+        ``coming`` and ``going`` are relations that earlier statements create and drop.
+        """
         if name.schema:
             return name
-        path = self.search_paths[search_path] if search_path else tuple(self.server.search_path)
+        path = tuple(self.server.search_path) if search_path is None else self.search_paths[search_path]
         candidates = [Name(schema, name.name) for schema in path]
-        found = (c for c in candidates if c in self.tables or c in self.by_name)
-        return next(found, candidates[0] if candidates else name)
+        there = (c for c in candidates if ((c in self.tables or c in self.by_name) and c not in going) or c in coming)
+        return next(there, candidates[0] if candidates else name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -309,6 +332,8 @@ class Estimate:
 
     size_bytes: int
     seconds: float
+    #: before this server's own pace was taken in
+    base_s: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -382,6 +407,7 @@ class Live:
     definition: str
     size_bytes: int
     builder_pid: int | None
+    builder_application: str | None
 
     @property
     def is_good(self) -> bool:
@@ -394,6 +420,7 @@ class Progress:
     """What a session that builds or drops an index is doing now."""
 
     pid: int
+    index_oid: int | None
     phase: str | None
     lockers_total: int
     lockers_done: int
@@ -463,5 +490,7 @@ class Limits:
 
     #: for other transactions, at one stretch
     wait_budget_s: float = 900.0
+    #: for other transactions, to drop what a failed build left
+    cleanup_budget_s: float = 30.0
     #: for another perfctl to finish
     runner_wait_s: float = 10.0

@@ -45,9 +45,12 @@ def snapshot(
     ``scope`` names schemas whose broken indexes are wanted too; ``estimate`` asks the planner how many rows
     partial indexes hold. Raises Unreachable or Denied.
     """
+    # The session's own path says what unqualified names mean; what the server prints must not depend on it.
+    pg.execute("RESET search_path")
     server = pg.fetch_one("server", Server)
-    journal = _journal(pg, server)
     paths = _search_paths(pg, migrations)
+    pg.setting("search_path", "pg_catalog")
+    journal = _journal(pg, server)
     wanted_tables, wanted_indexes = _names(migrations, journal)
     everywhere = list(dict.fromkeys([*server.search_path, *(s for path in paths.values() for s in path)]))
     schemas, names = _pairs([*wanted_tables, *wanted_indexes], everywhere)
@@ -90,7 +93,7 @@ def wanted(migrations: Sequence[Migration], seen: Snapshot) -> list[Wanted]:
             migration.number,
             migration.sha256,
             seen.tables.get(
-                seen.resolve(statement.table, dict(statement.settings).get("search_path")),
+                seen.resolve(statement.table, statement.search_path),
             ),
         )
         for migration in migrations
@@ -110,10 +113,10 @@ def _journal(pg: Postgres, server: Server) -> tuple[Entry, ...]:
 
 def _search_paths(pg: Postgres, migrations: Sequence[Migration]) -> dict[str, tuple[str, ...]]:
     texts = {
-        path
+        statement.search_path
         for migration in migrations
-        for statement in migration.indexes
-        if (path := dict(statement.settings).get("search_path")) is not None
+        for statement in migration.statements
+        if statement.search_path is not None
     }
     found = {}
     for path in texts:
@@ -187,7 +190,7 @@ def _canonical(
         (s, table)
         for m in migrations
         for s in m.statements
-        if isinstance(s, CreateStatistics) and (table := seen.tables.get(seen.resolve(s.table)))
+        if isinstance(s, CreateStatistics) and (table := seen.tables.get(seen.resolve(s.table, s.search_path)))
     ]
     extensions = [
         s
@@ -195,7 +198,7 @@ def _canonical(
         for s in m.statements
         if isinstance(s, CreateExtension) and s.name not in (seen.server.extensions or [])
     ]
-    texts = canonical.build(pg, indexes, statistics, extensions)
+    texts = canonical.build(pg, indexes, statistics, extensions, search_path=seen.server.search_path_setting)
     if estimate:
         for place, rows in canonical.partial_rows(pg, indexes, texts).items():
             texts[place] = replace(texts[place], rows=rows)

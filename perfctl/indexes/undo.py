@@ -5,28 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from perfctl.indexes.canonical_text import canonical_text
-from perfctl.indexes.decide import Selection, literal
-from perfctl.indexes.model import Entry, Index, Plan, Refusal, Skipped, Snapshot, Step, full
+from perfctl.indexes.decide import Selection
+from perfctl.indexes.model import Entry, Index, Plan, Refusal, Skipped, Snapshot, Step, full, literal
+from perfctl.indexes.owned import began, standing, unfinished
 from perfctl.indexes.rights import missing_rights
 from perfctl.migrations.model import Name
-
-
-def standing(journal: Sequence[Entry]) -> list[Entry]:
-    """The journal's lines that perfctl did and has not taken back, oldest first."""
-    by_id = {entry.id: entry for entry in journal}
-    undone = {
-        entry.undoes
-        for entry in journal
-        if entry.state == "done" and entry.undoes in by_id and _finishes(entry, by_id[entry.undoes])
-    }
-    return [entry for entry in journal if entry.state == "done" and entry.undoes is None and entry.id not in undone]
-
-
-def _finishes(undo: Entry, done: Entry) -> bool:
-    """True for the last statement of an undo: what clears its way is not it, and a lost comment comes back too."""
-    if done.kind == "drop_index" and done.comment is not None:
-        return undo.kind == "comment"
-    return undo.kind != "drop_leftover"
 
 
 def steps(seen: Snapshot, selection: Selection, *, to: int | None = None, migrations: Sequence[str] = ()) -> Plan:
@@ -37,7 +20,9 @@ def steps(seen: Snapshot, selection: Selection, *, to: int | None = None, migrat
     """
     chosen = [
         entry
-        for entry in reversed(standing(seen.journal))
+        for entry in sorted(
+            [*standing(seen.journal), *unfinished(seen.journal).values()], key=lambda e: e.id, reverse=True
+        )
         if entry.undo is not None
         and selection.takes(entry.full_name)
         and (not migrations or entry.migration in migrations)
@@ -45,10 +30,20 @@ def steps(seen: Snapshot, selection: Selection, *, to: int | None = None, migrat
     ]
     # What an earlier step of this very run takes off is not in the way of a later one.
     going = {entry.full_name for entry in chosen if entry.kind == "create_index"}
+    parts = {
+        index.full_name: parent
+        for index in seen.indexes
+        if index.parent_oid and (parent := seen.by_oid.get(index.parent_oid)) and parent.full_name in going
+    }
     done: list[Step] = []
     skipped: list[Skipped] = []
     refusals: list[Refusal] = []
     for entry in chosen:
+        if entry.kind == "create_index" and (parent := parts.get(entry.full_name)):
+            skipped.append(
+                Skipped("drop_index", entry.full_name, f'goes with "{parent.full_name}", which it is a part of')
+            )
+            continue
         match _undo(entry, seen, going, named=selection.names(entry.full_name)):
             case Skipped() as skip:
                 skipped.append(skip)
@@ -62,7 +57,7 @@ def steps(seen: Snapshot, selection: Selection, *, to: int | None = None, migrat
 def _undo(entry: Entry, seen: Snapshot, going: set[Name], *, named: bool) -> list[Step] | Skipped | Refusal:
     match entry.kind:
         case "create_index":
-            return _undo_create(entry, seen, named=named)
+            return _undo_create(entry, seen, going, named=named)
         case "drop_index":
             return _undo_drop(entry, seen, going)
         case "comment":
@@ -88,41 +83,60 @@ def _step(entry: Entry, kind: str, sql: str, why: str, oid: int | None = None) -
     )
 
 
-def _undo_create(entry: Entry, seen: Snapshot, *, named: bool) -> list[Step] | Skipped | Refusal:
+def _undo_create(entry: Entry, seen: Snapshot, going: set[Name], *, named: bool) -> list[Step] | Skipped | Refusal:
     index = seen.by_name.get(entry.full_name)
     if index is None:
         moved = seen.by_oid.get(entry.object_oid or 0)
         if moved is None:
             return Skipped("drop_index", entry.full_name, "gone already")
         return Refusal(entry.full_name, f'it is called "{moved.full_name}" now', "rename it back, or drop it by hand")
-    if index.constraint_name:
-        return Refusal(
-            entry.full_name,
-            f'it carries constraint "{index.constraint_name}" now',
-            f"ALTER TABLE {index.table_schema}.{index.table_name} DROP CONSTRAINT …, then roll back again",
-        )
-    if (change := _changed(entry, index)) is not None and not named:
+    if build := seen.building.get(index.oid):
+        return Refusal(entry.full_name, f"pid {build.pid} is building it", "wait for it, or end it, then roll back")
+    if entry.state == "started" and not (began(entry, index, None) or named):
+        return Skipped("drop_index", entry.full_name, "there, but not what the run that was killed began")
+    if (reason := _held(index, seen, going)) is not None:
+        return Refusal(entry.full_name, *reason)
+    if entry.state == "done" and (change := _changed(entry, index)) is not None and not named:
         return Refusal(
             entry.full_name,
             f"changed since perfctl made it: {change}",
             f"perfctl indexes rollback --only '{entry.full_name}' takes it off all the same;"
             f" --except '{entry.full_name}' leaves it",
         )
-    return [_step(entry, "drop_index", entry.undo or "", f"made by run {entry.run_id}", index.oid)]
+    why = f"made by run {entry.run_id}" if entry.state == "done" else f"left by run {entry.run_id}, which was killed"
+    return [_step(entry, "drop_index", entry.undo or "", why, index.oid)]
+
+
+def _held(index: Index, seen: Snapshot, going: set[Name]) -> tuple[str, str] | None:
+    """Why PostgreSQL would not drop it, or would drop more than perfctl made; and the cure."""
+    if index.constraint_name:
+        return f'constraint "{index.constraint_name}" needs it now', "drop that constraint, then roll back again"
+    if index.parent_oid:
+        parent = seen.by_oid.get(index.parent_oid)
+        if parent is None or parent.full_name not in going:
+            return "it is a part of a partitioned index now", "drop that index, then roll back again"
+    foreign = [str(i.full_name) for i in seen.indexes if i.parent_oid == index.oid and i.full_name not in going]
+    if foreign:
+        return (
+            f"attached parts that perfctl did not make would go with it: {', '.join(foreign)}",
+            "drop it by hand if that is meant, or leave it with --except",
+        )
+    return None
 
 
 def _changed(entry: Entry, index: Index) -> str | None:
+    """What tells it from what was made. REINDEX gives it another OID and leaves it what it is."""
     if (index.table_schema, index.table_name) != (entry.table_schema, entry.table_name):
         return f"it is an index of {index.table_schema}.{index.table_name} now"
     if entry.canonical is not None and canonical_text(index.definition) != entry.canonical:
         return f"its definition is now {canonical_text(index.definition)}"
-    if entry.object_oid is not None and index.oid != entry.object_oid:
-        return f"it was rebuilt or created again (OID {index.oid}, was {entry.object_oid})"
     return None
 
 
 def _undo_drop(entry: Entry, seen: Snapshot, going: set[Name]) -> list[Step] | Skipped | Refusal:
     index = None if entry.full_name in going else seen.by_name.get(entry.full_name)
+    if index is None and Name(entry.table_schema, entry.table_name or "") not in seen.tables:
+        return Skipped("create_index", entry.full_name, "its table is gone")
     steps = []
     if index is not None and not index.is_good:
         drop = f"DROP INDEX CONCURRENTLY {full(entry.full_name)}"

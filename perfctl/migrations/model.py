@@ -5,6 +5,25 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
+#: Settings of a file that are sent before its statements: they bear on building or on how names are found.
+BUILD_SETTINGS = frozenset({
+    "maintenance_work_mem", "max_parallel_maintenance_workers", "work_mem", "search_path", "default_tablespace",
+    "default_table_access_method", "gin_pending_list_limit", "synchronous_commit", "vacuum_cost_delay",
+    "maintenance_io_concurrency", "effective_io_concurrency", "backend_flush_after",
+})  # fmt: skip
+
+#: Settings that perfctl bounds itself: the file's value would cut a build in its last wait.
+OWN_SETTINGS = frozenset({
+    "lock_timeout", "statement_timeout", "transaction_timeout", "idle_in_transaction_session_timeout",
+    "idle_session_timeout", "deadlock_timeout",
+})  # fmt: skip
+
+#: What pg_dump writes at the head of its files; the file is read as UTF-8 with standard strings in any case.
+DUMP_SETTINGS = frozenset({
+    "client_encoding", "client_min_messages", "standard_conforming_strings", "check_function_bodies", "xmloption",
+    "row_security",
+})  # fmt: skip
+
 
 @dataclass(frozen=True, slots=True, order=True)
 class Name:
@@ -35,6 +54,13 @@ class Statement:
 
     place: Place
     text: str
+    #: the ``SET`` lines that stand before it in the same file
+    settings: tuple[tuple[str, str], ...] = field(default=(), kw_only=True)
+
+    @property
+    def search_path(self) -> str | None:
+        """The file's own search path at this statement, None where it leaves the session's."""
+        return dict(self.settings).get("search_path")
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,8 +81,6 @@ class CreateIndex(Statement):
     columns: tuple[str, ...]
     partial: bool
     expression: bool
-    #: ``SET`` lines before it in the same file
-    settings: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

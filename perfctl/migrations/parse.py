@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any, NoReturn
 
 import postgast
@@ -15,6 +16,9 @@ from postgast import pg_query_pb2 as pb
 
 from perfctl.errors import MigrationError
 from perfctl.migrations.model import (
+    BUILD_SETTINGS,
+    DUMP_SETTINGS,
+    OWN_SETTINGS,
     Analyze,
     CommentOnIndex,
     CreateExtension,
@@ -33,19 +37,6 @@ from perfctl.migrations.model import (
 _PSQL_HARMLESS = {
     "set", "unset", "echo", "qecho", "warn", "timing", "pset", "x", "t", "a",
     "encoding", "restrict", "unrestrict", "prompt", "errverbose",
-}  # fmt: skip
-
-#: Settings that a migration may set: they bear on building, on names, or on what psql shows.
-BUILD_SETTINGS = {
-    "maintenance_work_mem", "max_parallel_maintenance_workers", "work_mem", "search_path", "default_tablespace",
-    "default_table_access_method", "gin_pending_list_limit", "synchronous_commit", "vacuum_cost_delay",
-    "maintenance_io_concurrency", "effective_io_concurrency", "backend_flush_after", "debug_print_plan",
-    # perfctl sets these itself; the file's value is passed over with a note
-    "lock_timeout", "statement_timeout", "transaction_timeout", "idle_in_transaction_session_timeout",
-    "idle_session_timeout", "deadlock_timeout",
-    # what pg_dump writes at the head of its files
-    "client_encoding", "client_min_messages", "standard_conforming_strings", "check_function_bodies",
-    "xmloption", "row_security",
 }  # fmt: skip
 
 #: Names longer than this are cut by the server without a word (NAMEDATALEN - 1).
@@ -72,11 +63,14 @@ def parse(source: Source) -> tuple[tuple[Statement, ...], tuple[Note, ...]]:
     statements: list[Statement] = []
     settings: dict[str, str] = {}
     for raw in tree.stmts:
-        reader = _Reader(source, raw, tuple(settings.items()))
+        reader = _Reader(source, raw)
         for statement in reader.read():
             if isinstance(statement, SetSetting):
-                settings[statement.name] = statement.value
-            statements.append(statement)
+                if statement.name in BUILD_SETTINGS:
+                    settings[statement.name] = statement.value
+                else:
+                    notes.append(Note(statement.place, f'setting "{statement.name}" passed over'))
+            statements.append(replace(statement, settings=tuple(settings.items())))
     return tuple(statements), tuple(notes)
 
 
@@ -128,9 +122,8 @@ def _refuse_syntax(source: Source, error: Any) -> NoReturn:
 class _Reader:
     """Reads one statement of the tree."""
 
-    def __init__(self, source: Source, raw: Any, settings: tuple[tuple[str, str], ...]) -> None:
+    def __init__(self, source: Source, raw: Any) -> None:
         self.source = source
-        self.settings = settings
         self.start = raw.stmt_location
         end = raw.stmt_location + raw.stmt_len if raw.stmt_len else len(source.data)
         self.text = source.data[self.start : end].decode().strip()
@@ -221,7 +214,6 @@ class _Reader:
             columns=columns,
             partial=node.HasField("where_clause"),
             expression=not all(columns),
-            settings=self.settings,
         )
 
     def _behind(self, location: int) -> str:
@@ -300,7 +292,7 @@ class _Reader:
             self._unsupported("a local setting ends with its transaction, and there is none", "write SET")
         if node.kind != pb.VAR_SET_VALUE:
             self._unsupported("only SET name = value is allowed", "settings last until the end of the file")
-        if node.name not in BUILD_SETTINGS:
+        if node.name not in BUILD_SETTINGS | OWN_SETTINGS | DUMP_SETTINGS:
             self._unsupported(f'setting "{node.name}" does not bear on building indexes', "take the line out")
         yield SetSetting(self.place, self.text, name=node.name, value=_setting_value(node))
 

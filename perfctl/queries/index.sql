@@ -9,13 +9,12 @@ SELECT
     i.indislive AS is_live,
     pg_catalog.pg_get_indexdef(i.indexrelid) AS definition,
     CASE WHEN c.relkind = 'i' THEN pg_catalog.pg_relation_size(i.indexrelid) ELSE 0 END AS size_bytes,
-    (
-        SELECT p.pid
-        FROM pg_catalog.pg_stat_progress_create_index AS p
-        WHERE p.datname = current_database() AND p.index_relid = i.indexrelid
-        LIMIT 1
-    ) AS builder_pid
+    b.pid AS builder_pid,
+    a.application_name AS builder_application
 FROM pg_catalog.pg_index AS i
 JOIN pg_catalog.pg_class AS c ON c.oid = i.indexrelid
 JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+LEFT JOIN pg_catalog.pg_stat_progress_create_index AS b
+    ON b.datname = current_database() AND b.index_relid = i.indexrelid
+LEFT JOIN pg_catalog.pg_stat_activity AS a ON a.pid = b.pid
 WHERE n.nspname = %(schema)s AND c.relname = %(name)s

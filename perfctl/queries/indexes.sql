@@ -23,12 +23,28 @@ SELECT
     (
         SELECT k.conname::text
         FROM pg_catalog.pg_constraint AS k
-        WHERE k.conindid = i.indexrelid AND k.contype IN ('p', 'u', 'x')
+        WHERE k.conindid = i.indexrelid
         LIMIT 1
     ) AS constraint_name,
     (SELECT h.inhparent FROM pg_catalog.pg_inherits AS h WHERE h.inhrelid = i.indexrelid) AS parent_oid,
     coalesce(pg_catalog.pg_stat_get_numscans(i.indexrelid), 0) AS scans,
-    pg_catalog.obj_description(i.indexrelid, 'pg_class') AS comment
+    pg_catalog.obj_description(i.indexrelid, 'pg_class') AS comment,
+    pg_catalog.pg_get_expr(i.indpred, i.indrelid) AS predicate,
+    array_remove(
+        ARRAY[
+            CASE WHEN i.indisreplident THEN 'replica identity' END,
+            CASE WHEN i.indisclustered THEN 'cluster mark' END,
+            CASE
+                WHEN EXISTS (
+                    SELECT
+                    FROM pg_catalog.pg_attribute AS ia
+                    WHERE ia.attrelid = i.indexrelid AND ia.attstattarget >= 0
+                )
+                    THEN 'statistics target'
+            END
+        ],
+        NULL
+    ) AS marks
 FROM pg_catalog.pg_index AS i
 JOIN pg_catalog.pg_class AS c ON c.oid = i.indexrelid
 JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
@@ -41,6 +57,19 @@ WHERE
     OR (n.nspname, c.relname) IN (
         SELECT wanted.schema, wanted.name
         FROM unnest(%(schemas)s::text[], %(names)s::text[]) AS wanted (schema, name)
+    )
+    OR i.indexrelid IN (
+        -- the parts of a partitioned index go when it goes
+        SELECT h.inhrelid
+        FROM pg_catalog.pg_inherits AS h
+        JOIN pg_catalog.pg_class AS p ON p.oid = h.inhparent
+        JOIN pg_catalog.pg_namespace AS pn ON pn.oid = p.relnamespace
+        WHERE
+            p.relkind = 'I'
+            AND (pn.nspname, p.relname) IN (
+                SELECT wanted.schema, wanted.name
+                FROM unnest(%(schemas)s::text[], %(names)s::text[]) AS wanted (schema, name)
+            )
     )
     OR (NOT (i.indisvalid AND i.indisready AND i.indislive) AND n.nspname = ANY(%(scope)s::text[]))
 ORDER BY n.nspname, c.relname

@@ -22,6 +22,7 @@ SELECT
     s.wait_s::float8 AS wait_s,
     s.size_bytes,
     s.table_bytes,
+    s.estimated_s::float8 AS estimated_s,
     s.undoes,
     s.started_at,
     r.role,

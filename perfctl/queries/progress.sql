@@ -3,6 +3,7 @@
 -- A build that waits for its table's lock has no row in the progress view: pg_blocking_pids tells there.
 SELECT
     a.pid,
+    nullif(p.index_relid, 0)::bigint AS index_oid,
     p.phase,
     coalesce(p.lockers_total, 0) AS lockers_total,
     coalesce(p.lockers_done, 0) AS lockers_done,

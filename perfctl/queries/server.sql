@@ -7,6 +7,7 @@ SELECT
     pg_catalog.current_setting('server_version') AS version,
     pg_catalog.pg_is_in_recovery() AS in_recovery,
     pg_catalog.current_schemas(false)::text[] AS search_path,
+    pg_catalog.current_setting('search_path') AS search_path_setting,
     pg_catalog.has_database_privilege(current_database(), 'CREATE') AS may_create_schema,
     pg_catalog.has_database_privilege(current_database(), 'TEMPORARY') AS may_create_temporary,
     pg_catalog.to_regnamespace('perfctl') IS NOT NULL AS has_journal_schema,
