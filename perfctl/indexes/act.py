@@ -285,7 +285,7 @@ class _Run:
         there = self._look(step.name)
         if there is None or not there.is_good or there.oid != step.oid or not self._is_wanted(step, there):
             raise StatementFailed("it has changed since the plan was made", hint="run the command again")
-        return self._adopt(replace(step, kind="create_index"), there)
+        return replace(self._adopt(replace(step, kind="create_index"), there), step=step)
 
     def _wait_for_builder(self, step: Step) -> tuple[str | None, Live | None]:
         """Who was building the index, and the index once nobody does any more; None when it is not there."""

@@ -160,7 +160,7 @@ def _outcome(outcome: Outcome) -> Item:
     if outcome.size_bytes:
         words.append(human_bytes(outcome.size_bytes))
     data = {
-        **{key: value for key, value in _data(step).items() if key not in ("statement", "undo")},
+        **{key: value for key, value in _data(step).items() if key not in ("statement", "undo", "waits_for")},
         "sql": step.sql,
         "build_s": round(outcome.build_s, 3),
         "wait_s": round(outcome.wait_s, 3),
