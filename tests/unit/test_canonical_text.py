@@ -1,0 +1,42 @@
+"""A definition without its names is the same for two indexes that are the same."""
+
+from __future__ import annotations
+
+import pytest
+
+from perfctl.indexes.canonical_text import canonical_text, statistics_text
+
+
+@pytest.mark.parametrize(
+    ("definition", "text"),
+    [
+        ("CREATE INDEX i ON public.t USING btree (a)", "USING btree (a)"),
+        ("CREATE UNIQUE INDEX i ON public.t USING btree (a)", "UNIQUE USING btree (a)"),
+        ("CREATE INDEX i ON ONLY public.t USING btree (a)", "USING btree (a)"),
+        ("CREATE INDEX i ON pg_temp_3.t USING gin (doc)", "USING gin (doc)"),
+        ('CREATE INDEX "a b" ON "S x"."T.y" USING btree (a)', "USING btree (a)"),
+        ('CREATE INDEX "say ""hi""" ON t USING btree (a)', "USING btree (a)"),
+        ('CREATE INDEX " ON x USING " ON t USING btree (a)', "USING btree (a)"),
+        ('CREATE INDEX "CREATE UNIQUE INDEX" ON t USING btree (a)', "USING btree (a)"),
+        ("CREATE INDEX größe ON t USING btree (a)", "USING btree (a)"),
+        (
+            "CREATE INDEX i ON t USING btree (a) WHERE (b = 'CREATE INDEX x ON t USING '::text)",
+            "USING btree (a) WHERE (b = 'CREATE INDEX x ON t USING '::text)",
+        ),
+    ],
+)
+def test_an_index_is_stripped_of_its_names(definition: str, text: str) -> None:
+    assert canonical_text(definition) == text
+
+
+@pytest.mark.parametrize(
+    ("definition", "text"),
+    [
+        ("CREATE STATISTICS public.s ON a, b FROM t", "ON a, b"),
+        ("CREATE STATISTICS public.s (mcv) ON a, b FROM public.t", "(mcv) ON a, b"),
+        ('CREATE STATISTICS "S"."x y" ON a, lower(b) FROM "T t"', "ON a, lower(b)"),
+        ("CREATE STATISTICS s ON a, EXTRACT(year FROM b) FROM t", "ON a, EXTRACT(year FROM b)"),
+    ],
+)
+def test_statistics_are_stripped_of_their_names(definition: str, text: str) -> None:
+    assert statistics_text(definition) == text
