@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from perfctl.cli.session import Session
+from perfctl.indexes.figures import human_seconds
 from perfctl.indexes.items import event_facts
-from perfctl.indexes.judge import human_seconds
 from perfctl.indexes.model import Event
 from perfctl.render.plain import escape
 

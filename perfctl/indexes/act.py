@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 
 from perfctl.errors import Busy, Incomplete, Interrupted, PerfctlError, Refused, StatementFailed, StopRequested
 from perfctl.indexes.canonical_text import canonical_text
+from perfctl.indexes.figures import human_seconds
 from perfctl.indexes.ledger import Ledger
 from perfctl.indexes.model import Event, Limits, Live, Outcome, Progress, Step, full
 from perfctl.migrations.model import Name
@@ -167,6 +168,7 @@ class _Run:
         self.total = total
         self.verb = verb
         self.left_behind = False
+        self.began = 0.0
         self.outcomes: list[Outcome] = []
         self.number = 0
         self.set: dict[str, str] = {}
@@ -217,6 +219,7 @@ class _Run:
         return rows[0] if rows else None
 
     def _one(self, step: Step) -> Outcome:
+        self.began = time.monotonic()
         match step.kind:
             case "create_index":
                 return self._create(step)
@@ -295,7 +298,7 @@ class _Run:
             builder = there.builder_application
             elapsed = time.monotonic() - started
             if elapsed > self.limits.wait_budget_s:
-                raise WaitedTooLong(f"pid {there.builder_pid} is still building it after {elapsed:.0f} s")
+                raise WaitedTooLong(f"pid {there.builder_pid} is still building it after {human_seconds(elapsed)}")
             self._tell("waiting", step, elapsed_s=elapsed, detail=f"pid {there.builder_pid} is building it")
             time.sleep(_LOOK_S)
         return builder, there
@@ -314,13 +317,24 @@ class _Run:
         try:
             timing = self._send(step)
         except (PerfctlError, KeyboardInterrupt) as error:
-            self._failed(line, step, error)
+            self._failed(line, step, error, self._half_dropped(step))
             raise
         if self._look(step.name) is not None:
             raise StatementFailed("the index is still there after DROP INDEX")
         outcome = Outcome(step, "changed", "", timing.build_s, timing.wait_s, there.size_bytes, there.oid)
         self.ledger.finish(line, outcome)
         return outcome
+
+    def _half_dropped(self, step: Step) -> str:
+        """What to say of an index whose drop was cut short: queries do not use it any more, writes still pay for it."""
+        try:
+            left = self._look(step.name)
+        except PerfctlError:
+            left = None
+        if left is None or left.is_good:
+            return ""
+        self.left_behind = True
+        return f"; it is half dropped and no query uses it: perfctl indexes {self.verb} finishes the drop"
 
     def _settings(self, step: Step) -> None:
         wanted = dict(step.settings)
@@ -363,8 +377,9 @@ class _Run:
                     line = None
                 self._tell("progress", step, elapsed_s=now - started, progress=progress)
                 if stretch_s > budget_s:
+                    who = progress.blocker if progress else None
                     raise WaitedTooLong(
-                        f"waited {stretch_s:.0f} s for {progress.blocker if progress else 'another transaction'}",
+                        f"waited {human_seconds(stretch_s)} for {who or 'another transaction'}",
                         hint="end that transaction, or give more time with --wait-budget",
                     )
         except BaseException:
@@ -386,7 +401,9 @@ class _Run:
                 self._tell("cleanup", step, detail="dropping what the build left; a second Ctrl-C leaves it")
                 drop = replace(step, kind="drop_leftover", sql=f"DROP INDEX CONCURRENTLY {full(step.name)}")
                 self.left_behind = True
-                self._watch(drop, drop.sql, self.limits.cleanup_budget_s)
+                # Who sends a signal sends SIGKILL soon: what cannot be dropped by then is said, not waited for.
+                patience_s = 5.0 if isinstance(error, KeyboardInterrupt) else self.limits.cleanup_budget_s
+                self._watch(drop, drop.sql, min(patience_s, self.limits.wait_budget_s))
                 self.left_behind = False
         except (PerfctlError, KeyboardInterrupt) as second:
             why = second.message if isinstance(second, PerfctlError) else "stopped again"
@@ -397,9 +414,10 @@ class _Run:
     def _failed(self, line: int, step: Step, error: BaseException, more: str = "") -> None:
         message = error.message if isinstance(error, PerfctlError) else "stopped"
         detail = getattr(error, "detail", None)
-        outcome = Outcome(step, "failed", message + (f" ({detail})" if detail else "") + more)
+        elapsed_s = time.monotonic() - self.began
+        outcome = Outcome(step, "failed", message + (f" ({detail})" if detail else "") + more, elapsed_s)
         self.outcomes.append(outcome)
-        self._tell("failed", step, detail=outcome.detail)
+        self._tell("failed", step, elapsed_s=elapsed_s, detail=outcome.detail)
         with suppress(PerfctlError):
             self.ledger.finish(line, outcome)
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from perfctl.errors import Denied, Refused
-from perfctl.indexes.judge import human_bytes, human_seconds
+from perfctl.indexes.figures import human_bytes, human_seconds
 from perfctl.indexes.model import Event, Outcome, Plan, Refusal, Skipped, Snapshot, Step
 from perfctl.report import Item, Status
 

@@ -6,30 +6,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from perfctl.indexes.classify import Found, classify, dead
+from perfctl.indexes.figures import human_bytes
 from perfctl.indexes.model import Index, Snapshot, State, Wanted, full
 from perfctl.indexes.owned import index_names, standing, unfinished
 from perfctl.migrations.model import CreateIndex, DropIndex, Migration, Name
 from perfctl.report import Item, Status
-
-
-def human_bytes(size: float) -> str:
-    """Bytes in the largest unit that leaves a number of at least one."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if size < 1024:
-            return f"{size:.0f} {unit}" if unit == "B" or size >= 10 else f"{size:.1f} {unit}"
-        size /= 1024
-    return f"{size:.1f} TB"
-
-
-def human_seconds(seconds: float) -> str:
-    """A span of time as an operator would say it."""
-    if seconds < 1:
-        return f"{seconds * 1000:.0f} ms"
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    if seconds < 3600:
-        return f"{seconds / 60:.0f} min"
-    return f"{seconds / 3600:.1f} h"
 
 
 def dropped_again(migrations: Sequence[Migration], wanted: Sequence[Wanted], seen: Snapshot) -> set[Name]:

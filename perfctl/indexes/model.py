@@ -108,6 +108,8 @@ class Index:
     is_usable: bool
     definition: str
     method: str
+    owner: str
+    owned: bool
     size_bytes: int
     tablespace: str | None
     constraint_name: str | None

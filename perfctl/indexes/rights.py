@@ -24,15 +24,23 @@ def _deny(name: Name, why: str, remedy: str) -> Refusal:
 
 def _on_tables(steps: Sequence[Step], seen: Snapshot) -> list[Refusal]:
     role = seen.server.role
-    tables = (seen.tables.get(name) for name in dict.fromkeys(step.table for step in steps) if name)
+    owners: dict[Name, tuple[str, bool]] = {}
+    for step in steps:
+        table = seen.tables.get(step.table) if step.table else None
+        index = seen.by_name.get(step.name)
+        if table is not None:
+            owners[table.full_name] = table.owner, table.owned
+        elif index is not None:
+            # The table of an index that is only dropped or commented on is not looked at; an index has its owner.
+            owners[Name(index.table_schema, index.table_name)] = index.owner, index.owned
     return [
         _deny(
-            table.full_name,
-            f'role "{role}" does not own table "{table.full_name}"',
-            f"GRANT {quoted(table.owner)} TO {quoted(role)}",
+            name,
+            f'role "{role}" does not own table "{name}"',
+            f"GRANT {quoted(owner)} TO {quoted(role)}",
         )
-        for table in tables
-        if table is not None and not table.owned
+        for name, (owner, owned) in owners.items()
+        if not owned
     ]
 
 

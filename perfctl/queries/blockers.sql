@@ -40,6 +40,7 @@ SELECT
     'lock',
     false
 FROM pg_catalog.pg_prepared_xacts AS x
-JOIN held AS h ON h.pid IS NULL AND h.virtualtransaction = '-1/' || x.transaction
+JOIN pg_catalog.pg_locks AS own ON own.locktype = 'transactionid' AND own.transactionid = x.transaction AND own.granted
+JOIN held AS h ON h.pid IS NULL AND h.virtualtransaction = own.virtualtransaction
 WHERE x.database = current_database()
 ORDER BY 5 DESC NULLS LAST

@@ -18,6 +18,8 @@ SELECT
         AS is_usable,
     pg_catalog.pg_get_indexdef(i.indexrelid) AS definition,
     am.amname::text AS method,
+    pg_catalog.pg_get_userbyid(c.relowner)::text AS owner,
+    pg_catalog.pg_has_role(c.relowner, 'USAGE') AS owned,
     CASE WHEN c.relkind = 'i' THEN pg_catalog.pg_relation_size(i.indexrelid) ELSE 0 END AS size_bytes,
     ts.spcname::text AS tablespace,
     (

@@ -11,15 +11,15 @@ SELECT
     pg_catalog.has_database_privilege(current_database(), 'CREATE') AS may_create_schema,
     pg_catalog.has_database_privilege(current_database(), 'TEMPORARY') AS may_create_temporary,
     pg_catalog.to_regnamespace('perfctl') IS NOT NULL AS has_journal_schema,
-    pg_catalog.to_regclass('perfctl.step') IS NOT NULL AS has_journal,
+    j.step IS NOT NULL AS has_journal,
     coalesce(
         pg_catalog.has_schema_privilege(pg_catalog.to_regnamespace('perfctl')::oid, 'USAGE'), false
     ) AS may_use_journal_schema,
     coalesce(
-        pg_catalog.has_table_privilege(pg_catalog.to_regclass('perfctl.step')::oid, 'INSERT')
-        AND pg_catalog.has_table_privilege(pg_catalog.to_regclass('perfctl.step')::oid, 'UPDATE')
-        AND pg_catalog.has_table_privilege(pg_catalog.to_regclass('perfctl.step')::oid, 'SELECT')
-        AND pg_catalog.has_table_privilege(pg_catalog.to_regclass('perfctl.run')::oid, 'INSERT'),
+        pg_catalog.has_table_privilege(j.step, 'INSERT')
+        AND pg_catalog.has_table_privilege(j.step, 'UPDATE')
+        AND pg_catalog.has_table_privilege(j.step, 'SELECT')
+        AND pg_catalog.has_table_privilege(j.run, 'INSERT'),
         false
     ) AS may_write_journal,
     pg_catalog.current_setting('maintenance_work_mem') AS maintenance_work_mem,
@@ -29,3 +29,11 @@ SELECT
         SELECT array_agg(e.extname::text)
         FROM pg_catalog.pg_extension AS e
     ) AS extensions
+-- to_regclass would raise an error for a role without USAGE on the schema
+FROM (
+    SELECT
+        max(c.oid) FILTER (WHERE c.relname = 'step') AS step,
+        max(c.oid) FILTER (WHERE c.relname = 'run') AS run
+    FROM pg_catalog.pg_class AS c
+    WHERE c.relnamespace = pg_catalog.to_regnamespace('perfctl') AND c.relkind = 'r'
+) AS j

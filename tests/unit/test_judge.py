@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from perfctl.indexes.judge import human_bytes, human_seconds, status, verify
+from perfctl.indexes.figures import human_bytes, human_seconds
+from perfctl.indexes.judge import status, verify
 from perfctl.indexes.model import Snapshot
 from perfctl.migrations.model import Migration
 from perfctl.report import Item, Status
