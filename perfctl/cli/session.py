@@ -80,10 +80,17 @@ class Session:
             application=f"perfctl/{self.command}",
             connect_timeout_s=timeout_s or database.connect_timeout_s,
             statement_timeout_s=(timeout_s or 60.0) if bounded else None,
+            trace=self._trace if self.options.verbose > 1 else None,
         )
+        if self.options.verbose:
+            self.say(f"connected to {pg.label}")
         self._stack.callback(pg.close)
         postgres.refuse_old(pg)
         return pg
+
+    def _trace(self, statement: str, seconds: float) -> None:
+        lines = (line for line in statement.splitlines() if not line.lstrip().startswith("--"))
+        self.say(f"{seconds * 1000:.1f} ms: {' '.join(' '.join(lines).split())}")
 
     @cached_property
     def timeout_s(self) -> float | None:

@@ -84,10 +84,7 @@ class Indexes(Section):
     wait_budget_s: t.Duration = Field(
         as_written("15m"),
         alias="wait_budget",
-        description="How long a run may wait for locks and old transactions in all",
-    )
-    lock_timeout_s: t.OptionalDuration = Field(
-        None, alias="lock_timeout", description="How long a single statement may wait for a lock"
+        description="How long one statement may wait for other transactions at a stretch",
     )
 
 

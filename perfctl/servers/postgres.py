@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
@@ -24,6 +25,9 @@ from perfctl.errors import (
 )
 
 Record = TypeVar("Record")
+
+#: Told of each statement, without its parameters, and the seconds that it took.
+Trace = Callable[[str, float], None]
 
 #: The oldest server whose catalogue and progress views perfctl reads.
 OLDEST_SERVER = 130000
@@ -50,9 +54,10 @@ _NO_SERVICE = re.compile(r"definition of service \"(.*)\" not found")
 class Postgres:
     """A session in autocommit; every statement is its own transaction unless ``transaction()`` is open."""
 
-    def __init__(self, conn: psycopg.Connection[Any], label: str) -> None:
+    def __init__(self, conn: psycopg.Connection[Any], label: str, trace: Trace | None = None) -> None:
         self._conn = conn
         self.label = label
+        self._trace = trace
 
     @property
     def version_num(self) -> int:
@@ -77,7 +82,7 @@ class Postgres:
     def fetch(self, name: str, record: type[Record], parameters: Mapping[str, Any] | None = None) -> list[Record]:
         """Run the query file ``name``; each row becomes a ``record`` whose fields are the columns."""
         text = queries.load(name, self.major)
-        with translated(), self._conn.cursor(row_factory=kwargs_row(record)) as cursor:
+        with self._traced(text), self._conn.cursor(row_factory=kwargs_row(record)) as cursor:
             cursor.execute(text.encode(), parameters)
             return cursor.fetchall()
 
@@ -90,7 +95,7 @@ class Postgres:
 
         Raises StatementFailed, Denied or ConnectionLost.
         """
-        with translated(), self._conn.cursor() as cursor:
+        with self._traced(statement), self._conn.cursor() as cursor:
             cursor.execute(statement.encode(), parameters)
             return cursor.rowcount
 
@@ -98,9 +103,19 @@ class Postgres:
         self, statement: str, parameters: Mapping[str, Any] | Sequence[Any] | None = None
     ) -> list[tuple[Any, ...]]:
         """Send one statement and return its rows as tuples."""
-        with translated(), self._conn.cursor() as cursor:
+        with self._traced(statement), self._conn.cursor() as cursor:
             cursor.execute(statement.encode(), parameters)
             return cursor.fetchall()
+
+    @contextmanager
+    def _traced(self, statement: str) -> Iterator[None]:
+        started = time.monotonic()
+        try:
+            with translated():
+                yield
+        finally:
+            if self._trace is not None:
+                self._trace(statement, time.monotonic() - started)
 
     @contextmanager
     def transaction(self, *, rollback: bool = False) -> Iterator[None]:
@@ -128,6 +143,7 @@ def connect(
     application: str,
     connect_timeout_s: float = 5.0,
     statement_timeout_s: float | None = None,
+    trace: Trace | None = None,
 ) -> Postgres:
     """A new session in autocommit, or Unreachable, Denied or ConfigError.
 
@@ -157,7 +173,7 @@ def connect(
         ) from None
     except psycopg.OperationalError as error:
         raise _refused_connection(error, label) from None
-    pg = Postgres(conn, describe_session(conn))
+    pg = Postgres(conn, describe_session(conn), trace)
     if statement_timeout_s is not None:
         pg.setting("statement_timeout", f"{round(statement_timeout_s * 1000)}ms")
     return pg

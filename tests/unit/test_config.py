@@ -165,7 +165,7 @@ targets:
     pgbouncer: {dsn: "${PGBOUNCER_URL:-}"}
     cache: {url: "${REDIS_URL}", prefix: "cache:"}
     app: {pool_metrics: "https://api.internal/pool", cache_metrics: "https://api.internal/cache"}
-indexes: {migrations: changes, wait_budget: 90s, lock_timeout: 500ms}
+indexes: {migrations: changes, wait_budget: 90s}
 queries: {dir: /srv/queries}
 criteria: {cache: {hit_ratio_min: 0.7}, pool: {size: 20}, api: {url: "http://api", p95_max: 200ms}}
 """,
@@ -181,7 +181,7 @@ criteria: {cache: {hit_ratio_min: 0.7}, pool: {size: 20}, api: {url: "http://api
     assert target.cache.prefix == "cache:"
     settings = found.settings
     assert settings.indexes.migrations == tmp_path / "changes"
-    assert (settings.indexes.wait_budget_s, settings.indexes.lock_timeout_s) == (90.0, 0.5)
+    assert settings.indexes.wait_budget_s == 90.0
     assert settings.queries.dir == Path("/srv/queries")
     assert settings.criteria.cache is not None
     assert settings.criteria.cache.hit_ratio_min == 0.7

@@ -50,8 +50,8 @@ targets:
     protectd: true  # a comment
     database: {dsn: "${DATABASE_URL}", schemas: production, application_name: x}
     cache: {url: "${REDIS_URL}", prefix: 7, database: 3}
-indexes: {wait_budget: 15, lock_timeout: 0s}
-criteria: {cache: {hit_ratio_min: 70}, pool: {size: "20"}, api: {p95_max: fast}}
+indexes: {wait_budget: 15}
+criteria: {cache: {hit_ratio_min: 70}, pool: {size: "20"}, api: {p95_max: 0s}}
 queries: {dir: a, dir: b}
 """
     assert error(tmp_path, text).message == snapshot("""\
@@ -93,28 +93,24 @@ perfctl.yaml:7:45: error: unknown key "database" under targets.production.cache
   = known here: url, prefix, password_file
 
 perfctl.yaml:8:24: error: indexes.wait_budget: expected a duration such as 500ms, 3s, 15m, 2h: the unit is missing
-  | indexes: {wait_budget: 15, lock_timeout: 0s}
+  | indexes: {wait_budget: 15}
   |                        ^^
 
-perfctl.yaml:8:42: error: indexes.lock_timeout: expected a duration longer than 0s
-  | indexes: {wait_budget: 15, lock_timeout: 0s}
-  |                                          ^^
-
 perfctl.yaml:9:35: error: criteria.cache.hit_ratio_min: expected a number from 0 to 1, such as 0.7, without quotes
-  | criteria: {cache: {hit_ratio_min: 70}, pool: {size: "20"}, api: {p95_max: fast}}
+  | criteria: {cache: {hit_ratio_min: 70}, pool: {size: "20"}, api: {p95_max: 0s}}
   |                                   ^^
 
 perfctl.yaml:9:53: error: criteria.pool.size: expected a whole number from 1 up, without quotes
-  | criteria: {cache: {hit_ratio_min: 70}, pool: {size: "20"}, api: {p95_max: fast}}
+  | criteria: {cache: {hit_ratio_min: 70}, pool: {size: "20"}, api: {p95_max: 0s}}
   |                                                     ^^^^
 
 perfctl.yaml:9:60: error: missing key "url" under criteria.api
-  | criteria: {cache: {hit_ratio_min: 70}, pool: {size: "20"}, api: {p95_max: fast}}
+  | criteria: {cache: {hit_ratio_min: 70}, pool: {size: "20"}, api: {p95_max: 0s}}
   |                                                            ^^^
 
-perfctl.yaml:9:75: error: criteria.api.p95_max: expected a duration such as 500ms, 3s, 15m, 2h
-  | criteria: {cache: {hit_ratio_min: 70}, pool: {size: "20"}, api: {p95_max: fast}}
-  |                                                                           ^^^^
+perfctl.yaml:9:75: error: criteria.api.p95_max: expected a duration longer than 0s
+  | criteria: {cache: {hit_ratio_min: 70}, pool: {size: "20"}, api: {p95_max: 0s}}
+  |                                                                           ^^
 
 perfctl.yaml:10:19: error: duplicate key "dir", first given on line 10
   | queries: {dir: a, dir: ***}
