@@ -18,7 +18,6 @@ from perfctl.indexes.model import Limits, Plan, Snapshot
 from perfctl.migrations.files import load as load_files
 from perfctl.migrations.model import Migration
 from perfctl.report import Item, Report, Status
-from perfctl.servers import postgres
 from perfctl.servers.postgres import Postgres
 
 
@@ -184,9 +183,7 @@ def status(session: Session, migrations: Sequence[Migration]) -> Report:
 
 
 def _direct(session: Session) -> Postgres:
-    pg = session.postgres(bounded=False)
-    postgres.refuse_pooler(pg)
-    return pg
+    return session.postgres(bounded=False)
 
 
 def _refuse_standby(seen: Snapshot) -> None:

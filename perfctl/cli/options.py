@@ -56,7 +56,7 @@ _SERVER: dict[str, Any] = {
         _option("--config", "-c", env="PERFCTL_CONFIG", help="Configuration file; else perfctl.yaml upward from here."),
     ],
     "target": Annotated[
-        str | None, _option("--target", "-t", env="PERFCTL_TARGET", help="Target in the configuration.")
+        list[str] | None, _option("--target", "-t", env="PERFCTL_TARGET", help="Target in the configuration.")
     ],
     "timeout": Annotated[
         str | None,
@@ -84,6 +84,13 @@ _WRITE: dict[str, Any] = {
     ],
     "no_input": Annotated[bool, _option("--no-input", env="PERFCTL_NO_INPUT", help="Never ask: refuse instead.")],
 }
+
+
+def _one_target(given: list[str] | None) -> str | None:
+    """The target that was named. A second one must not be dropped without a word."""
+    if given and len(given) > 1:
+        raise typer.BadParameter(f"one target at a time; {', '.join(given)} were named", param_hint="--target")
+    return given[0] if given else None
 
 
 def command(
@@ -123,6 +130,8 @@ def command(
                 return
             options = {key: given.pop(key) for key in shared}
             options["report"] = tuple(options["report"] or ())
+            if "target" in options:
+                options["target"] = _one_target(options["target"])
             execute(f"{group} {name}".strip(), Options(**options), lambda session: function(session, **given))
 
         if not name:

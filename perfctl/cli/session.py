@@ -86,6 +86,8 @@ class Session:
             self.say(f"connected to {pg.label}")
         self._stack.callback(pg.close)
         postgres.refuse_old(pg)
+        # Looking sets the session's search path too, which a pooler would hand on to other clients.
+        postgres.refuse_pooler(pg)
         return pg
 
     def _trace(self, statement: str, seconds: float) -> None:
@@ -254,6 +256,8 @@ def _check(options: Options) -> None:
         raise UsageError(f'--color "{options.color}" is none of auto, always, never')
     for report in options.report:
         kind, _, path = report.partition("=")
+        if kind in FORMATS and path and not os.access(Path(path).parent, os.W_OK):
+            raise UsageError(f'--report "{report}": its folder is not there, or not writable')
         if kind not in FORMATS or not path:
             raise UsageError(f'--report "{report}" is not KIND=PATH', hint=f"kinds: {', '.join(FORMATS)}")
 
@@ -287,14 +291,14 @@ def _write(path: Path, text: str) -> None:
 
 
 def _print_text(session: Session, report: Report) -> None:
-    if sys.stdout.isatty() or session.options.color == "always":
+    if sys.stdout.isatty():
         from perfctl.render import text
 
         text.render(report, session.stdout())
     else:
         from perfctl.render import plain
 
-        sys.stdout.write(plain.render(report))
+        sys.stdout.write(plain.render(report, colour=session.options.color == "always"))
 
 
 def _print_error(session: Session, report: Report) -> None:

@@ -106,6 +106,7 @@ class _Planner:
         self.skipped: list[Skipped] = []
         self.refusals: list[Refusal] = []
         self.planned: dict[tuple[int, str], Name] = {}
+        self.defined: dict[Name, Wanted] = {}
 
     def plan(self) -> Plan:
         for number, op in enumerate(self.ops):
@@ -181,6 +182,13 @@ class _Planner:
         if later := self._later(number, op.name, DropIndex):
             self._skip(op, "create_index", f"dropped again by {later.migration.name}")
             return
+        if (twin := self.defined.get(op.name)) is not None:
+            if twin.statement.definition == statement.definition:
+                self._skip(op, "create_index", f"said twice: {twin.place} makes it")
+            else:
+                self._refuse(op, f"{twin.place} defines it too, and otherwise", "give one of them another name")
+            return
+        self.defined[op.name] = wanted
         if wanted.table is None:
             self._refuse(
                 op,
@@ -243,12 +251,14 @@ class _Planner:
                 self._build(op, wanted, text, f"{found.why}; waits for it")
             case State.HALF_DROPPED | State.INVALID_READY | State.INVALID_UNREADY:
                 assert found.index is not None
+                have = canonical_text(found.index.definition)
+                other = f"\nit was: {have}\nwanted: {text}" if text is not None and have != text else ""
                 self._step(
                     op,
                     "drop_leftover",
                     f"DROP INDEX CONCURRENTLY {full(op.name)}",
                     None,
-                    f"{found.state}: {found.why}",
+                    f"{found.state}: {found.why}{other}",
                     table=wanted.table.full_name,
                     oid=found.index.oid,
                 )
@@ -299,6 +309,7 @@ class _Planner:
         ]
 
     def _drop(self, number: int, op: _Op, statement: DropIndex) -> None:
+        self.defined.pop(op.name, None)
         index = self.seen.by_name.get(op.name)
         if index is None:
             self._skip(op, "drop_index", "not there", State.ABSENT)

@@ -116,6 +116,16 @@ def _duplicates(migration: Migration, seen: dict[str, CreateIndex]) -> list[Item
                     "keep one: each costs space and every write",
                 )
             )
+        elif clash := next((s for s in seen.values() if s.name == statement.name and s.table == statement.table), None):
+            found.append(
+                _finding(
+                    "defined-twice",
+                    statement.place,
+                    str(statement.name),
+                    f"{clash.place} defines it too, and otherwise",
+                    "give one of them another name, or drop the first before",
+                )
+            )
         seen.setdefault(statement.definition, statement)
     return found
 

@@ -47,6 +47,11 @@ def load_file(path: Path, *, with_rollback: bool = False) -> Migration:
 def from_text(path: Path, text: str, sha256: str, rollback: Migration | None = None) -> Migration:
     """A migration from a text that was read before, as a saved plan holds it. Raises MigrationError."""
     statements, notes = parse(Source(str(path), text, text.encode()))
+    if not statements:
+        raise MigrationError(
+            f"{path}:1:1: error: the file holds no statement",
+            hint="was it cut short? delete it if it is meant to be empty",
+        )
     numbered = _NUMBERED.match(_stem(path))
     return Migration(
         number=int(numbered[1]) if numbered else None,

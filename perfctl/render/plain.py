@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import unicodedata
 
-from perfctl.report import Report
+from perfctl.report import Report, Status
+
+#: SGR codes; only ``--color always`` puts them into a pipe
+_COLOURS = {
+    Status.OK: "32", Status.CHANGED: "1;32", Status.PLANNED: "36", Status.SKIPPED: "2",
+    Status.FINDING: "1;33", Status.UNKNOWN: "35", Status.FAILED: "1;31",
+}  # fmt: skip
 
 
-def render(report: Report) -> str:
-    """Lines with a line end each."""
+def render(report: Report, *, colour: bool = False) -> str:
+    """Lines with a line end each; the layout is the same with colour."""
     lines = [escape(note) for note in report.notes]
     # A list of settings has nothing to judge.
     judged = any(item.kind != "setting" for item in report.items)
@@ -17,6 +23,8 @@ def render(report: Report) -> str:
     for item in report.items:
         first, *rest = item.detail.splitlines() or [""]
         head = f"{item.status:<{status}}  " if judged else ""
+        if colour and judged:
+            head = f"\x1b[{_COLOURS[item.status]}m{head}\x1b[0m"
         lines.append(f"{head}{escape(item.name):<{name}}  {escape(first)}".rstrip())
         indent = " " * (status + 2)
         lines += [f"{indent}{escape(line)}" for line in rest]

@@ -203,7 +203,7 @@ def refuse_pooler(pg: Postgres) -> None:
     ((pid,),) = pg.values("SELECT pg_catalog.pg_backend_pid()")
     if pid != pg.pid:
         raise Refused(
-            f"{pg.label} is a connection pooler; session settings and advisory locks go astray there",
+            f"{pg.label} is a connection pooler, where session settings and advisory locks may reach other clients",
             hint="give the target's database a direct connection to PostgreSQL (usually port 5432)",
         )
 

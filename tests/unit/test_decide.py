@@ -495,3 +495,8 @@ def test_what_is_dropped_is_put_back_in_its_tablespace() -> None:
 
 def test_a_drop_of_a_tables_replica_identity_is_refused() -> None:
     assert "replica identity" in no(plan_of("DROP INDEX i", index(marks=["replica identity"])))[0]
+
+
+def test_one_name_for_two_definitions_is_refused() -> None:
+    made = plan_of("CREATE INDEX i ON t (a); CREATE INDEX i ON t (b);")
+    assert [refusal.why for refusal in made.refusals] == ["1_a.sql:1:1 defines it too, and otherwise"]

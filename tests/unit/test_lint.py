@@ -118,10 +118,6 @@ def test_a_migration_without_a_rollback_file_is_found() -> None:
     assert rules(GOOD, None) == ["rollback-missing"]
 
 
-def test_an_empty_migration_needs_no_rollback_file() -> None:
-    assert rules("-- nothing", None) == []
-
-
 def test_an_index_that_the_rollback_forgets_is_found() -> None:
     assert rules(f"{GOOD} CREATE INDEX CONCURRENTLY j ON s.t (b);") == ["rollback-incomplete"]
 
@@ -157,3 +153,13 @@ def test_findings_stand_in_the_order_of_lines() -> None:
     text = "CREATE INDEX i ON s.t (a);\nSET lock_timeout = '1s';\nCREATE INDEX j ON s.t (b);"
     undo = "DROP INDEX CONCURRENTLY s.i, s.j"
     assert [rule for rule, _ in found(migration(text, rollback=undo))] == ["concurrently", "timeout", "concurrently"]
+
+
+def test_one_name_for_two_definitions_is_found() -> None:
+    found = lint([migration("CREATE INDEX CONCURRENTLY i ON t (a); CREATE INDEX CONCURRENTLY i ON t (b);")])
+    assert "defined-twice" in [item.data["rule"] for item in found]
+
+
+def test_one_name_defined_anew_after_its_drop_is_silent() -> None:
+    text = "CREATE INDEX CONCURRENTLY i ON t (a); DROP INDEX CONCURRENTLY i; CREATE INDEX CONCURRENTLY i ON t (b);"
+    assert "defined-twice" not in [item.data["rule"] for item in lint([migration(text)])]

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from perfctl.errors import MigrationError
-from perfctl.migrations.files import load, load_file
+from perfctl.migrations.files import from_text, load, load_file
 from perfctl.migrations.model import (
     Analyze,
     CommentOnIndex,
@@ -527,3 +527,9 @@ def test_a_mistake_in_the_undo_file_is_refused_too(tmp_path: Path) -> None:
 def test_an_undo_file_named_outright_is_read(tmp_path: Path) -> None:
     path = write(tmp_path, "1_a_rollback.sql", "DROP INDEX CONCURRENTLY i;")
     assert len(load([path])[0].statements) == 1
+
+
+@pytest.mark.parametrize("text", ["", "-- nothing yet\n", "\\set x 1\n"])
+def test_a_file_without_a_statement_is_refused(text: str) -> None:
+    with pytest.raises(MigrationError, match="holds no statement"):
+        from_text(Path("m.sql"), text, "0")
