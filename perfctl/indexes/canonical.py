@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
+from typing import Any
 
 from perfctl.errors import Denied, PerfctlError, StatementFailed
 from perfctl.indexes.canonical_text import canonical_text, statistics_text
@@ -107,15 +108,15 @@ def _rounds(jobs: Sequence[_Job]) -> list[list[_Job]]:
     return rounds
 
 
-def _script(batch: Sequence[_Job], search_path: str) -> tuple[list[str], list[str]]:
-    """The statements that make the copies, and the one that makes each job's object, named by its number."""
+def _script(batch: Sequence[_Job], search_path: str) -> tuple[list[str], list[tuple[str, str]]]:
+    """The statements that make the copies; for each job its SET of the path, and what makes its object."""
     copies = [_copy(job) for job in {job.copy: job for job in batch}.values()]
     builds = []
     for number, job in enumerate(batch):
+        path = literal(search_path if job.search_path is None else job.search_path)
         # Not the % operator: the text as written may hold percent signs.
         statement = job.template.replace("%s", quoted(f"perfctl_{number}"), 1)
-        path = literal(search_path if job.search_path is None else job.search_path)
-        builds.append(f"SELECT pg_catalog.set_config('search_path', {path}, true);\n{statement}")
+        builds.append((f"SELECT pg_catalog.set_config('search_path', {path}, true)", statement))
     return copies, builds
 
 
@@ -131,9 +132,12 @@ def _copy(job: _Job) -> str:
 
 def _together(pg: Postgres, head: list[str], batch: Sequence[_Job], search_path: str) -> dict[Place, Canonical]:
     copies, builds = _script(batch, search_path)
-    with pg.transaction(rollback=True):
-        pg.execute(";\n".join([_WRITABLE, *head, *copies, *builds]))
-        return _read(pg, batch)
+    made: list[str] = []
+    path = None
+    for set_path, statement in builds:
+        made += [statement] if set_path == path else [set_path, statement]
+        path = set_path
+    return _texts(pg.rolled_back([_WRITABLE, *head, *copies, *made, *_READ]), batch)
 
 
 def _one_by_one(pg: Postgres, head: list[str], batch: Sequence[_Job], search_path: str) -> dict[Place, Canonical]:
@@ -144,30 +148,34 @@ def _one_by_one(pg: Postgres, head: list[str], batch: Sequence[_Job], search_pat
             pg.execute(";\n".join([_WRITABLE, *head, *copies]))
         except (StatementFailed, Denied) as error:
             return {job.place: Canonical(None, error.message) for job in batch}
-        for job, statement in zip(batch, builds, strict=True):
+        for job, (set_path, statement) in zip(batch, builds, strict=True):
             try:
+                # A failed statement takes its path back with it: each sets its own.
                 with pg.transaction():
-                    pg.execute(statement)
+                    pg.execute(f"{set_path};\n{statement}")
             except (StatementFailed, Denied) as error:
                 errors[job.place] = Canonical(None, _because(error))
-        return _read(pg, batch) | errors
+        pg.execute(_READ[0])
+        return _texts(pg.values(_READ[1]), batch) | errors
 
 
 def _because(error: PerfctlError) -> str:
     return f"{error.message} ({error.hint})" if error.hint else error.message
 
 
-def _read(pg: Postgres, batch: Sequence[_Job]) -> dict[Place, Canonical]:
-    # What is printed must not depend on the path that the definition was read under.
-    pg.execute("SET LOCAL search_path TO pg_catalog")
-    rows = pg.values(
-        "SELECT c.relname, pg_catalog.pg_get_indexdef(c.oid) FROM pg_catalog.pg_class AS c"
-        " WHERE c.relnamespace = pg_catalog.pg_my_temp_schema() AND c.relkind IN ('i', 'I')"
-        " AND c.relname ~ '^perfctl_[0-9]+$'"
-        " UNION ALL"
-        " SELECT s.stxname, pg_catalog.pg_get_statisticsobjdef(s.oid) FROM pg_catalog.pg_statistic_ext AS s"
-        " WHERE s.stxnamespace = pg_catalog.pg_my_temp_schema() AND s.stxname ~ '^perfctl_[0-9]+$'"
-    )
+#: What is printed must not depend on the path that a definition was read under.
+_READ = (
+    "SET LOCAL search_path TO pg_catalog",
+    "SELECT c.relname, pg_catalog.pg_get_indexdef(c.oid) FROM pg_catalog.pg_class AS c"
+    " WHERE c.relnamespace = pg_catalog.pg_my_temp_schema() AND c.relkind IN ('i', 'I')"
+    " AND c.relname ~ '^perfctl_[0-9]+$'"
+    " UNION ALL"
+    " SELECT s.stxname, pg_catalog.pg_get_statisticsobjdef(s.oid) FROM pg_catalog.pg_statistic_ext AS s"
+    " WHERE s.stxnamespace = pg_catalog.pg_my_temp_schema() AND s.stxname ~ '^perfctl_[0-9]+$'",
+)
+
+
+def _texts(rows: Sequence[tuple[Any, ...]], batch: Sequence[_Job]) -> dict[Place, Canonical]:
     found = {}
     for name, definition in rows:
         canonical = canonical_text(definition) if " INDEX " in definition[:20] else statistics_text(definition)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, TypeVar
 
 import psycopg
@@ -106,6 +106,27 @@ class Postgres:
         with self._traced(statement), self._conn.cursor() as cursor:
             cursor.execute(statement.encode(), parameters)
             return cursor.fetchall()
+
+    def rolled_back(self, statements: Sequence[str]) -> list[tuple[Any, ...]]:
+        """Send statements as one message, in a transaction that is rolled back; returns the last one's rows.
+
+        One round trip however many there are. Raises as ``execute``; the session is usable afterwards.
+        """
+        script = ";\n".join(["BEGIN", *statements, "ROLLBACK"])
+        try:
+            with self._traced(script), self._conn.cursor() as cursor:
+                cursor.execute(script.encode())
+                rows: list[tuple[Any, ...]] = []
+                while True:
+                    if cursor.description is not None:
+                        rows = cursor.fetchall()
+                    if not cursor.nextset():
+                        return rows
+        except PerfctlError:
+            # A connection that is gone has rolled back already, and the first error is the one that counts.
+            with suppress(psycopg.Error):
+                self._conn.rollback()
+            raise
 
     @contextmanager
     def _traced(self, statement: str) -> Iterator[None]:
