@@ -133,6 +133,10 @@ class StopRequested(KeyboardInterrupt):
         super().__init__(signum)
 
 
+class LeaveNow(StopRequested):
+    """A second signal: clean nothing up, end at once."""
+
+
 class StatementFailed(PerfctlError):
     """the server refused a statement"""
 

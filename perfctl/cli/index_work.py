@@ -7,17 +7,21 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from datetime import datetime
 from pathlib import Path
 
+from perfctl.cli import index_commands as commands
+from perfctl.cli.index_bounds import Bounds, JournalPlace
 from perfctl.cli.session import Session
 from perfctl.errors import PlanMoved, Refused, UsageError
-from perfctl.indexes import act, decide, items, judge, observe, savedplan, undo
-from perfctl.indexes.decide import Selection
-from perfctl.indexes.model import Limits, Plan, Snapshot
+from perfctl.indexes import act, decide, items, judge, observe, resources, run, savedplan, undo
+from perfctl.indexes.decide import Manner, Selection
+from perfctl.indexes.model import Plan, Snapshot
 from perfctl.migrations.files import load as load_files
-from perfctl.migrations.model import Migration
+from perfctl.migrations.model import Migration, Name
 from perfctl.report import Item, Report, Status
+from perfctl.servers.disk import free_bytes
 from perfctl.servers.postgres import Postgres
 
 
@@ -27,7 +31,9 @@ class Job:
 
     migrations: tuple[Migration, ...]
     selection: Selection = field(default_factory=Selection)
-    concurrently: bool = True
+    manner: Manner = field(default_factory=Manner)
+    #: the files as they were named, for the command that goes on
+    paths: tuple[str, ...] = ()
 
 
 def load(session: Session, paths: Sequence[Path] | None) -> tuple[Migration, ...]:
@@ -59,21 +65,20 @@ def selection(only: Sequence[str] | None, without: Sequence[str] | None) -> Sele
     return Selection(tuple(only or ()), tuple(without or ()))
 
 
-def limits(session: Session, wait_budget_s: float | None) -> Limits:
-    """The limits of a run: the option, else the configuration."""
-    return Limits(wait_budget_s=wait_budget_s or session.loaded.settings.indexes.wait_budget_s)
-
-
 def scope(session: Session) -> tuple[str, ...]:
     """The schemas whose broken indexes count; none = those of the migrations' tables."""
     return session.target.database.schemas if session.target.database else ()
 
 
-def plan(session: Session, pg: Postgres, job: Job, *, estimate: bool = False) -> tuple[Snapshot, Plan]:
+def plan(session: Session, pg: Postgres, job: Job, where: JournalPlace) -> tuple[Snapshot, Plan]:
     """Look, and decide."""
-    seen = observe.snapshot(pg, job.migrations, scope=scope(session), estimate=estimate)
+    seen = observe.snapshot(pg, job.migrations, scope=scope(session), estimate=True, journal=where.reader)
     made = decide.steps(
-        job.migrations, observe.wanted(job.migrations, seen), seen, job.selection, concurrently=job.concurrently
+        job.migrations,
+        observe.wanted(job.migrations, seen),
+        seen,
+        job.selection,
+        replace(job.manner, journal=where.kind == "database"),
     )
     if job.selection.only and not (made.steps or made.skipped or made.refusals):
         raise UsageError(
@@ -90,7 +95,7 @@ def save(session: Session, path: Path, made: Plan, seen: Snapshot, job: Job) -> 
         target=session.target.name,
         migrations=job.migrations,
         selection=job.selection,
-        concurrently=job.concurrently,
+        manner=job.manner,
     )
     try:
         path.write_text(text + "\n", encoding="utf-8")
@@ -100,7 +105,11 @@ def save(session: Session, path: Path, made: Plan, seen: Snapshot, job: Job) -> 
 
 def plan_report(session: Session, made: Plan, seen: Snapshot, job: Job, *, check: bool) -> Report:
     """What ``plan`` prints; a refusal makes it a finding."""
-    lines = [*items.totals(made, seen), *notes(job.migrations)]
+    lines = [
+        *items.totals(made, seen),
+        f"jobs {job.manner.jobs or resources.default_jobs(seen.cores)}",
+        *notes(job.migrations),
+    ]
     if not made.steps and not made.refusals:
         lines.append("nothing to do: everything is there and right")
     if seen.server.in_recovery:
@@ -117,12 +126,13 @@ def saved_plan(what: Sequence[Path] | None) -> savedplan.SavedPlan | None:
     return savedplan.read(what[0])
 
 
-def job_of(saved: savedplan.SavedPlan) -> Job:
+def job_of(saved: savedplan.SavedPlan, jobs: int | None) -> Job:
     """The job that the plan was made of."""
-    return Job(saved.migrations, saved.selection, saved.concurrently)
+    paths = tuple(str(migration.path) for migration in saved.migrations)
+    return Job(saved.migrations, saved.selection, replace(saved.manner, jobs=jobs), paths)
 
 
-def apply(session: Session, job: Job, bounds: Limits, saved: savedplan.SavedPlan | None) -> Report:
+def apply(session: Session, job: Job, bounds: Bounds, saved: savedplan.SavedPlan | None) -> Report:
     """Look, decide, ask, act."""
     if saved is not None and saved.target != session.target.name:
         raise Refused(
@@ -130,27 +140,38 @@ def apply(session: Session, job: Job, bounds: Limits, saved: savedplan.SavedPlan
             hint=f"say --target {saved.target}",
         )
     watcher = _direct(session)
-    seen, made = plan(session, watcher, job, estimate=session.options.dry_run)
+    seen, made = plan(session, watcher, job, bounds.journal)
     _refuse_standby(seen)
     if saved is not None and (moved := savedplan.differences(saved, made, seen)):
         raise PlanMoved(moved, hint="make a new plan: perfctl indexes plan --out FILE")
     if made.refusals:
         raise items.refused(made)
+    if job.manner.offline:
+        _refuse_writers(seen)
     if session.options.dry_run:
         return plan_report(session, made, seen, job, check=False)
-    return _carry_out(session, watcher, made, seen, bounds, ask=saved is None, extra=notes(job.migrations))
+    ways = act.Ways(
+        resume=commands.resume(session, job.paths, job.selection, job.manner, bounds.journal.word),
+        undo=commands.undo(session, [step.migration for step in made.steps], bounds.journal.word),
+    )
+    return _carry_out(session, watcher, made, seen, bounds, ways, ask=saved is None, extra=notes(job.migrations))
 
 
-def rollback(session: Session, chosen: Selection, bounds: Limits, to: int | None, migrations: Sequence[str]) -> Report:
+def rollback(session: Session, chosen: Selection, bounds: Bounds, to: int | None, migrations: Sequence[str]) -> Report:
     """Look at the journal, decide, ask, act."""
+    if bounds.journal.kind == "none":
+        raise UsageError(
+            "a rollback takes off what a journal says perfctl made; there is none to read",
+            hint="name the file with --journal file:PATH, or drop the indexes by hand",
+        )
     watcher = _direct(session)
-    seen = observe.snapshot(watcher, (), scope=scope(session))
+    seen = observe.snapshot(watcher, (), scope=scope(session), journal=bounds.journal.reader)
     _refuse_standby(seen)
     names = [Path(name).stem for name in migrations]
     unknown = set(names) - {entry.migration for entry in seen.journal}
     if unknown:
         raise UsageError(f"not in the journal: {', '.join(sorted(unknown))}", hint="perfctl indexes status lists them")
-    made = undo.steps(seen, chosen, to=to, migrations=names)
+    made = undo.steps(seen, chosen, to=to, migrations=names, journal=bounds.journal.kind == "database")
     if chosen.only and not (made.steps or made.skipped or made.refusals):
         raise UsageError(
             f"perfctl made nothing here that matches --only {' '.join(chosen.only)}",
@@ -160,13 +181,16 @@ def rollback(session: Session, chosen: Selection, bounds: Limits, to: int | None
         raise items.refused(made)
     if session.options.dry_run:
         return session.report(items.planned(made), notes=items.totals(made, seen), dry_run=True)
-    return _carry_out(session, watcher, made, seen, bounds, ask=True, extra=[])
+    ways = act.Ways(resume=commands.rollback(session, migrations, chosen, to, bounds.journal.word))
+    return _carry_out(session, watcher, made, seen, bounds, ways, ask=True, extra=[])
 
 
-def verify(session: Session, migrations: Sequence[Migration], *, absent: bool, amcheck: bool) -> Report:
+def verify(
+    session: Session, migrations: Sequence[Migration], where: JournalPlace, *, absent: bool, amcheck: bool
+) -> Report:
     """Look, and judge."""
     pg = session.postgres(bounded=not amcheck)
-    seen = observe.snapshot(pg, migrations, scope=scope(session))
+    seen = observe.snapshot(pg, migrations, scope=scope(session), journal=where.reader)
     wanted = observe.wanted(migrations, seen)
     corruption = observe.amcheck(pg, wanted, seen) if amcheck else None
     judged = judge.verify(migrations, wanted, seen, absent=absent, corruption=corruption)
@@ -175,9 +199,9 @@ def verify(session: Session, migrations: Sequence[Migration], *, absent: bool, a
     return session.report(judged, notes=items.totals(Plan(()), seen))
 
 
-def status(session: Session, migrations: Sequence[Migration]) -> Report:
+def status(session: Session, migrations: Sequence[Migration], where: JournalPlace) -> Report:
     """Look, and count."""
-    seen = observe.snapshot(session.postgres(), migrations, scope=scope(session))
+    seen = observe.snapshot(session.postgres(), migrations, scope=scope(session), journal=where.reader)
     judged = judge.status(migrations, observe.wanted(migrations, seen), seen)
     return session.report(judged, notes=items.totals(Plan(()), seen))
 
@@ -194,36 +218,71 @@ def _refuse_standby(seen: Snapshot) -> None:
         )
 
 
+def _refuse_writers(seen: Snapshot) -> None:
+    """Plain builds make writers wait for as long as they take: offline is for when there are none."""
+    writers = [
+        each for each in seen.blockers if each.reason in ("writer", "holder") and (each.is_client or not each.pid)
+    ]
+    if writers:
+        raise Refused(
+            f"--offline: somebody writes here: {'; '.join(each.named() for each in writers)}; nothing was changed",
+            hint="stop them, or leave --offline out: concurrent builds let writers go on",
+        )
+
+
 def _carry_out(
-    session: Session, watcher: Postgres, made: Plan, seen: Snapshot, bounds: Limits, *, ask: bool, extra: list[str]
+    session: Session,
+    watcher: Postgres,
+    made: Plan,
+    seen: Snapshot,
+    bounds: Bounds,
+    ways: act.Ways,
+    *,
+    ask: bool,
+    extra: list[str],
 ) -> Report:
     from perfctl.cli.progress import reporter
 
-    lines = [*items.totals(Plan(()), seen), *extra]
+    lines = [*items.totals(Plan((), warnings=made.warnings), seen), *bounds.journal.notes(), *extra]
     if not made.steps:
         return session.report(items.done((), made), notes=[*lines, "nothing to do: everything is as it should be"])
     if ask:
         session.confirm(_question(session, watcher, made))
     elif session.target.protected:
         session.confirm(f"Carry out the reviewed plan on {watcher.label}?")
-    worker = session.postgres(bounded=False)
-    with reporter(session) as on_event:
+    ground = run.Ground(
+        steps=made.steps,
+        tables=_oids(seen),
+        deadlock_timeout_s=seen.server.deadlock_timeout_s,
+        connect=lambda: session.postgres(bounded=False),
+        free_bytes=free_bytes(watcher, seen.server.data_directory),
+        now=lambda: datetime.now().astimezone(),
+    )
+    with reporter(session) as on_event, session.gentle_stop() as stop:
         result = act.apply(
             watcher,
-            worker,
-            made.steps,
-            bounds,
+            ground,
+            bounds.limits(resources.default_jobs(seen.cores)),
             on_event,
+            stop,
+            journal=lambda sends: bounds.journal.open(sends, seen),
             command=session.command,
             target=session.target.name,
-            journal_exists=seen.server.has_journal,
+            ways=ways,
         )
     return session.report(items.done(result.outcomes, made), notes=lines, error=result.error)
 
 
+def _oids(seen: Snapshot) -> dict[Name, int]:
+    """The OIDs of the tables that steps are about, by name."""
+    found = {Name(index.table_schema, index.table_name): index.table_oid for index in seen.indexes}
+    found |= {partition.full_name: partition.oid for partition in seen.partitions}
+    return found | {name: table.oid for name, table in seen.tables.items()}
+
+
 def _question(session: Session, watcher: Postgres, made: Plan) -> str:
     builds = sum(1 for step in made.steps if step.kind == "create_index")
-    drops = sum(1 for step in made.steps if step.kind == "drop_index")
+    drops = sum(1 for step in made.steps if step.kind in ("drop_index", "drop_leftover"))
     others = len(made.steps) - builds - drops
     parts = [
         f"build {builds} index{'es' if builds != 1 else ''}" if builds else "",

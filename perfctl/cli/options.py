@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
 
@@ -101,17 +101,31 @@ def command(
     server: bool = True,
     writes: bool = False,
     config: bool = True,
+    bundle: tuple[str, Mapping[str, Any]] | None = None,
 ) -> Callable[[Callable[..., Report]], Callable[..., Report]]:
     """Register ``function(session, …) -> Report`` as a command with the shared options behind its own.
 
+    ``bundle`` names a parameter that takes the values of several options, declared elsewhere, as one mapping.
     Without a name it is what the group does when no command of it is named. ``config=False`` is for a command
     that has nothing to do with a configuration.
     """
     found = _SERVER if server else {"config": _SERVER["config"]} if config else {}
     shared = {**_OUTPUT, **found, **(_WRITE if writes else {})}
+    bundled = dict(bundle[1]) if bundle else {}
 
     def register(function: Callable[..., Report]) -> Callable[..., Report]:
         own = list(inspect.signature(function, eval_str=True).parameters.values())[1:]
+        if bundle:
+            own = [parameter for parameter in own if parameter.name != bundle[0]]
+            own += [
+                inspect.Parameter(
+                    key,
+                    inspect.Parameter.KEYWORD_ONLY,
+                    annotation=annotation,
+                    default=False if get_args(annotation)[0] is bool else None,
+                )
+                for key, annotation in bundled.items()
+            ]
         defaults = {field.name: field.default for field in fields(Options)}
         extra = [
             inspect.Parameter(
@@ -129,6 +143,8 @@ def command(
             if not name and _goes_on(given.pop("context")):
                 return
             options = {key: given.pop(key) for key in shared}
+            if bundle:
+                given[bundle[0]] = {key: given.pop(key) for key in bundled}
             options["report"] = tuple(options["report"] or ())
             if "target" in options:
                 options["target"] = _one_target(options["target"])

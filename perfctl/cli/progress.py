@@ -10,8 +10,11 @@ from contextlib import contextmanager
 from perfctl.cli.session import Session
 from perfctl.indexes.figures import human_seconds
 from perfctl.indexes.items import event_facts
-from perfctl.indexes.model import Event
+from perfctl.indexes.running import Event
 from perfctl.render.plain import escape
+
+#: events after which nothing more is heard of a step
+ENDINGS = ("done", "failed", "unreached", "retry")
 
 #: a silent build says that it lives this often
 HEARTBEAT_S = 10.0
@@ -36,17 +39,23 @@ class _Lines:
 
     def __init__(self) -> None:
         self.last = time.monotonic()
+        self.waiting: dict[int, str] = {}
 
     def __call__(self, event: Event) -> None:
         now = time.monotonic()
         if event.kind in ("progress", "waiting"):
-            if now - self.last < HEARTBEAT_S:
+            # What a step waits for is said at once the first time.
+            known = event.kind == "progress" or self.waiting.get(event.number) == event.detail
+            if known and now - self.last < HEARTBEAT_S:
                 return
+            self.waiting[event.number] = event.detail
             text = f"{event.kind}: {_phase(event)} after {human_seconds(event.elapsed_s)}"
         elif event.kind == "start":
             text = event.step.sql.split("\n", 1)[0]
-        elif event.kind == "cleanup":
+        elif event.kind in ("cleanup", "ended"):
             text = event.detail
+        elif event.kind in ("retry", "unreached"):
+            text = f"{event.kind}: {event.detail}"
         else:
             text = f"{event.kind} in {human_seconds(event.elapsed_s)}" + (f": {event.detail}" if event.detail else "")
         self.last = now
@@ -68,7 +77,8 @@ def _phase(event: Event) -> str:
 
 @contextmanager
 def _bar(session: Session) -> Iterator[Callable[[Event], None]]:
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+    """One bar for the run, and a line under it for each step that is under way."""
+    from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
     from rich.text import Text
 
     console = session.stderr()
@@ -82,31 +92,45 @@ def _bar(session: Session) -> Iterator[Callable[[Event], None]]:
         transient=True,
     )
     with bar:
-        task = bar.add_task("", total=1.0, count="", what="")
+        whole = bar.add_task("", total=1.0, count="", what="")
+        lines: dict[int, TaskID] = {}
+        shares: dict[int, float] = {}
 
         def show(event: Event) -> None:
-            count = f"{event.number} of {event.total}"
-            what = escape(f"{event.step.name.name}: {'starting' if event.kind == 'start' else _phase(event)}")
-            share = _share(event)
-            eta = f", {human_seconds(event.elapsed_s / share - event.elapsed_s)} left in this phase" if (
-                event.progress is not None and event.progress.fraction and share > 0.02 and event.elapsed_s > 2
-            ) else ""  # fmt: skip
-            bar.update(task, completed=(event.number - 1 + share) / event.total, count=count, what=what + eta)
+            ended = event.kind in ENDINGS
+            if event.number not in lines and not ended:
+                lines[event.number] = bar.add_task("", total=1.0, count=f"  {event.number}", what="")
+            shares[event.number] = _share(event)
+            if ended:
+                shares.pop(event.number, None)
+                if (line := lines.pop(event.number, None)) is not None:
+                    bar.remove_task(line)
+            else:
+                what = escape(f"{event.step.name.name}: {'starting' if event.kind == 'start' else _phase(event)}")
+                bar.update(lines[event.number], completed=_share(event), what=what + _left(event))
+            done = (event.finished + sum(shares.values())) / event.total
+            bar.update(whole, completed=done, count=f"{event.finished} of {event.total}")
             # The table at the end says it too, unless it goes to a file.
             if event.kind in ("done", "failed") and not sys.stdout.isatty():
                 style = "green" if event.kind == "done" else "bold red"
                 mark = "✓" if event.kind == "done" else "✗"
                 detail = f" {event.detail}" if event.detail else ""
-                line = f"{mark} {escape(str(event.step.name))} {human_seconds(event.elapsed_s)}{escape(detail)}"
-                console.print(Text(line, style=style))
+                line_text = f"{mark} {escape(str(event.step.name))} {human_seconds(event.elapsed_s)}{escape(detail)}"
+                console.print(Text(line_text, style=style))
 
         yield show
 
 
+def _left(event: Event) -> str:
+    """How long the phase will still take, where its pace tells."""
+    share = _share(event)
+    if event.progress is None or not event.progress.fraction or share <= 0.02 or event.elapsed_s <= 2:
+        return ""
+    return f", {human_seconds(event.elapsed_s / share - event.elapsed_s)} left in this phase"
+
+
 def _share(event: Event) -> float:
     """How much of this step is done, roughly: the phase's own share is all that the server tells."""
-    if event.kind == "done":
-        return 1.0
     if event.progress is None or event.progress.fraction is None:
         return 0.0
     return event.progress.fraction

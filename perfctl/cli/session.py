@@ -6,10 +6,11 @@ import json
 import os
 import signal
 import sys
+import threading
 import time
 import traceback
-from collections.abc import Callable, Iterable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
@@ -18,7 +19,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import typer
 
 from perfctl.cli.options import Options
-from perfctl.errors import ConfigError, NotConfirmed, PerfctlError, UsageError, exit_code_of
+from perfctl.errors import ConfigError, LeaveNow, NotConfirmed, PerfctlError, UsageError, exit_code_of
 from perfctl.report import Item, Report
 
 if TYPE_CHECKING:
@@ -38,6 +39,8 @@ class Session:
         self._clock = time.monotonic()
         self._stack = ExitStack()
         self.target_name: str | None = options.target
+        #: a pooler in the way was found to keep a session for each client
+        self._pooled = False
         #: the body has said its result in words as it went; only the other forms are left to write
         self.told = False
 
@@ -67,28 +70,56 @@ class Session:
     def postgres(self, *, bounded: bool = True) -> Postgres:
         """A session on the target's database; ``bounded`` looks are ended after ``--timeout``.
 
-        Raises ConfigError, Unreachable, Denied, or Refused for a server that is too old.
+        Raises ConfigError, Unreachable, Denied, or Refused for a server that is too old or a transaction pooler.
         """
+        from perfctl.servers import postgres
+
+        pg = self._connect()
+        if self.options.verbose:
+            self.say(f"connected to {pg.label}")
+        self._stack.callback(pg.close)
+        postgres.refuse_old(pg)
+        # Before the first SET, which a transaction pooler would hand on to other clients.
+        self._pooled = postgres.own_session(pg, None if self._pooled else self._connect)
+        if bounded:
+            pg.setting("statement_timeout", f"{round((self.timeout_s or 60.0) * 1000)}ms")
+        return pg
+
+    def _connect(self) -> Postgres:
         from perfctl.servers import postgres
 
         database = self.target.database
         if database is None:
             raise ConfigError(f'target "{self.target.name}" has no database', hint="add database: {dsn: …} to it")
-        timeout_s = self.timeout_s
-        pg = postgres.connect(
+        return postgres.connect(
             database.conninfo(),
             application=f"perfctl/{self.command}",
-            connect_timeout_s=timeout_s or database.connect_timeout_s,
-            statement_timeout_s=(timeout_s or 60.0) if bounded else None,
+            connect_timeout_s=self.timeout_s or database.connect_timeout_s,
             trace=self._trace if self.options.verbose > 1 else None,
         )
-        if self.options.verbose:
-            self.say(f"connected to {pg.label}")
-        self._stack.callback(pg.close)
-        postgres.refuse_old(pg)
-        # Looking sets the session's search path too, which a pooler would hand on to other clients.
-        postgres.refuse_pooler(pg)
-        return pg
+
+    @contextmanager
+    def gentle_stop(self) -> Iterator[Callable[[], int | None]]:
+        """While it lasts, a first signal is only noted, for the run to end in order; a second one ends it at once.
+
+        Gives a function that says which signal has come.
+        """
+        asked: list[int] = []
+
+        def note(signum: int, _: object) -> None:
+            if asked:
+                raise LeaveNow(signum)
+            asked.append(signum)
+
+        if threading.current_thread() is not threading.main_thread():
+            yield lambda: None
+            return
+        before = {signum: signal.signal(signum, note) for signum in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield lambda: asked[0] if asked else None
+        finally:
+            for signum, handler in before.items():
+                signal.signal(signum, handler)
 
     def _trace(self, statement: str, seconds: float) -> None:
         lines = (line for line in statement.splitlines() if not line.lstrip().startswith("--"))

@@ -17,7 +17,14 @@ from pydantic_core import PydanticCustomError
 
 from perfctl.config.address import dsn_fault, url_fault
 from perfctl.config.expand import Expanded
-from perfctl.config.units import DURATION_EXPECTED, DURATION_PATTERN, parse_duration
+from perfctl.config.units import (
+    DURATION_EXPECTED,
+    DURATION_PATTERN,
+    SIZE_EXPECTED,
+    SIZE_PATTERN,
+    parse_duration,
+    parse_size,
+)
 
 REDIS_SCHEMES = ("redis", "rediss", "valkey", "valkeys", "unix")
 #: what an editor lets pass anywhere: a reference to the environment
@@ -92,6 +99,15 @@ def _some_duration(value: object) -> object:
     if seconds := _duration(value):
         return seconds
     raise complain("expected a duration longer than 0s")
+
+
+def _size(value: object) -> object:
+    if not isinstance(value, str):
+        raise complain(SIZE_EXPECTED)
+    try:
+        return parse_size(value)
+    except ValueError as error:
+        raise complain(str(error)) from None
 
 
 def _port(value: object) -> object:
@@ -184,6 +200,7 @@ def _or_reference(schema: dict[str, Any]) -> dict[str, Any]:
 _TEXT_SCHEMA = {"type": "string"}
 _SECRET_SCHEMA = {"type": "string", "writeOnly": True}
 _DURATION_SCHEMA = _or_reference({"type": "string", "pattern": DURATION_PATTERN})
+_SIZE_SCHEMA = _or_reference({"type": "string", "pattern": SIZE_PATTERN})
 _PORT_SCHEMA = {"anyOf": [{"type": "integer", "minimum": 1, "maximum": 65535}, {"type": "string"}]}
 _HTTP = _url("http", "https")
 
@@ -197,6 +214,7 @@ Port = Annotated[str | None, *_kind(_port, _PORT_SCHEMA)]
 Duration = Annotated[float, *_kind(_duration, _DURATION_SCHEMA)]
 SomeDuration = Annotated[float, *_kind(_some_duration, _DURATION_SCHEMA)]
 OptionalDuration = Annotated[float | None, *_kind(_some_duration, _DURATION_SCHEMA)]
+Size = Annotated[int, *_kind(_size, _SIZE_SCHEMA)]
 Folder = Annotated[Path, *_kind(_path, _TEXT_SCHEMA)]
 SecretFile = Annotated[Path | None, *_kind(_secret_file, _TEXT_SCHEMA)]
 LibpqPath = Annotated[Path | str | None, *_kind(_libpq_path, _TEXT_SCHEMA)]
@@ -206,6 +224,26 @@ OptionalDsn = Annotated[SecretStr | None, *_kind(_dsn, _SECRET_SCHEMA)]
 RedisUrl = Annotated[SecretStr, *_kind(_url(*REDIS_SCHEMES), _SECRET_SCHEMA)]
 HttpUrl = Annotated[SecretStr, *_kind(_HTTP, _SECRET_SCHEMA)]
 OptionalHttpUrl = Annotated[SecretStr | None, *_kind(_HTTP, _SECRET_SCHEMA)]
+
+
+def _allowed(value: object) -> object:
+    text = _text(value)
+    if isinstance(text, str) and re.fullmatch(r"(role|application)=.+", text):
+        return text
+    raise complain("expected role=GLOB or application=GLOB")
+
+
+def _journal(value: object) -> object:
+    text = _text(value)
+    if isinstance(text, str) and re.fullmatch(r"database|none|file(:.+)?", text):
+        return text
+    raise complain("expected database, file:PATH or none")
+
+
+Allowed = Annotated[str, *_kind(_allowed, _or_reference({"type": "string", "pattern": "^(role|application)=."}))]
+JournalPlace = Annotated[
+    str, *_kind(_journal, _or_reference({"type": "string", "pattern": "^(database|none|file(:.+)?)$"}))
+]
 
 
 def _target_name(value: object) -> object:

@@ -84,7 +84,39 @@ class Indexes(Section):
     wait_budget_s: t.Duration = Field(
         as_written("15m"),
         alias="wait_budget",
-        description="How long one statement may wait for other transactions at a stretch",
+        description="How long one statement may wait for others, before it is sent and in each of its phases",
+    )
+    lock_timeout_s: t.OptionalDuration = Field(
+        None,
+        alias="lock_timeout",
+        description="How long one try for a table's lock may take; else the server's deadlock_timeout and 1s more",
+    )
+    blocker_age_s: t.Duration = Field(
+        as_written("10s"),
+        alias="blocker_age",
+        description="Transactions older than this are waited for before a build, not after it",
+    )
+    jobs: t.Count = Field(None, description="Builds at once, on a table each; else half of the server's cores")
+    max_replica_lag_s: t.Duration = Field(
+        as_written("1m"),
+        alias="max_replica_lag",
+        description="No build starts while a replica replays later than this; 0s looks at none",
+    )
+    min_free_bytes: t.Size = Field(
+        as_written("0B"),
+        alias="min_free",
+        description="To stay free on the server's disk, where it is known",
+    )
+    kill_blockers: tuple[t.Allowed, ...] = Field(
+        (), description="Whose sessions may be ended when they block: role=GLOB or application=GLOB"
+    )
+    client_connection_check_interval_s: t.Duration = Field(
+        as_written("0s"),
+        alias="client_connection_check_interval",
+        description="0s lets a build outlive its client, to be adopted by the next apply; else it dies with its client",
+    )
+    journal: t.JournalPlace = Field(
+        as_written("database"), description="database, file:PATH or none: where is written down what was done"
     )
 
 

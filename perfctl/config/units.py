@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 DURATION_PATTERN = r"^[0-9]+(\.[0-9]+)?(ms|s|m|h)$"
+SIZE_PATTERN = r"^[0-9]+(\.[0-9]+)?(B|kB|KB|MB|GB|TB)$"
 DURATION_EXPECTED = "expected a duration such as 500ms, 3s, 15m, 2h"
 SIZE_EXPECTED = "expected a size such as 64kB, 64MB, 2GB"
 

@@ -42,13 +42,15 @@ def classify(wanted: Wanted, seen: Snapshot, going: Container[Name] = ()) -> Fou
         return Found(
             State.NAME_TAKEN, f"the name belongs to an index of {index.table_schema}.{index.table_name}", index
         )
-    if (broken := _broken(index, seen)) is not None:
-        return broken
+    if (wrong := broken(index, seen)) is not None:
+        return wrong
     if text is None:
         reason = canonical.error if canonical and canonical.error else "its definition could not be compared"
         return Found(State.UNKNOWN, reason, index)
     if (difference := _difference(wanted, index, text)) is not None:
         return Found(State.DIFFERENT, difference, index)
+    if index.relkind == "I" and not index.is_valid and not wanted.statement.only:
+        return Found(State.INCOMPLETE, "some partition has no part of it attached, so no query uses it", index)
     return Found(State.SAME, "there, valid, same definition", index)
 
 
@@ -66,7 +68,8 @@ def covering(wanted: Wanted, text: str, seen: Snapshot, going: Container[Name]) 
     )
 
 
-def _broken(index: Index, seen: Snapshot) -> Found | None:
+def broken(index: Index, seen: Snapshot) -> Found | None:
+    """What is wrong with an index that is not good, or who is building it; None for a good one."""
     if build := seen.building.get(index.oid):
         by = f"pid {build.pid} ({build.role or '?'}, {build.application or '?'}), {build.phase or 'phase not visible'}"
         return Found(State.BUILDING, f"being built by {by}", index)
@@ -105,7 +108,7 @@ def dead(seen: Snapshot) -> list[tuple[Index, str]]:
     for index in seen.indexes:
         if index.is_good or index.relkind == "I" or index.oid in seen.building:
             continue
-        state = _broken(index, seen)
+        state = broken(index, seen)
         if state is None or state.state is State.BUILDING:
             continue
         found.append((index, _leftover_of(index.full_name) or state.why))

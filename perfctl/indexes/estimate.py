@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from statistics import median
 
-from perfctl.indexes.model import Entry, Estimate, Snapshot, Table, Wanted
+from perfctl.indexes.model import Entry, Estimate, Partition, Snapshot, Table, Wanted
 
 # Measured on a modest two-core server: bytes of table read, and entries sorted, a second.
 _SCAN_BYTES_S = 400e6
@@ -19,13 +19,15 @@ _KEY_BYTES = 12
 _GIN_SHARE = 0.35
 
 
-def estimate(wanted: Wanted, seen: Snapshot) -> Estimate:
-    """Bytes and seconds; corrected by the pace of earlier builds in this database's journal."""
+def estimate(wanted: Wanted, seen: Snapshot, on: Partition | None = None) -> Estimate:
+    """Bytes and seconds, ``on`` one partition or the table; corrected by the pace of earlier builds in the journal."""
     assert wanted.table is not None
-    table = wanted.table
+    table = on or wanted.table
     canonical = seen.canonical.get(wanted.place)
     rows = canonical.rows if canonical and canonical.rows is not None else table.rows
     rows = min(rows, table.rows)
+    if on is not None and wanted.statement.partial:
+        rows = 0.1 * table.rows
     method = wanted.statement.method
     size = _size(method, rows, table, wanted, seen.server.block_size)
     # A concurrent build reads the table twice.
@@ -43,7 +45,7 @@ def pace(journal: tuple[Entry, ...]) -> float:
     return min(20.0, max(0.05, median(ratios))) if ratios else 1.0
 
 
-def _size(method: str, rows: float, table: Table, wanted: Wanted, block_size: int) -> int:
+def _size(method: str, rows: float, table: Table | Partition, wanted: Wanted, block_size: int) -> int:
     share = rows / table.rows if table.rows else 0.0
     match method:
         case "gin":

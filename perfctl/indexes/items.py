@@ -7,7 +7,8 @@ from typing import Any
 
 from perfctl.errors import Denied, Refused
 from perfctl.indexes.figures import human_bytes, human_seconds
-from perfctl.indexes.model import Event, Outcome, Plan, Refusal, Skipped, Snapshot, Step
+from perfctl.indexes.model import Plan, Refusal, Skipped, Snapshot, Step
+from perfctl.indexes.running import Event, Outcome
 from perfctl.report import Item, Status
 
 _VERBS = {
@@ -15,6 +16,9 @@ _VERBS = {
     "adopt_index": "adopt",
     "drop_index": "drop",
     "drop_leftover": "drop the broken leftover",
+    "attach_index": "attach",
+    "swap_index": "swap",
+    "undo_swap_index": "rename back",
     "comment": "comment",
     "analyze": "analyze",
     "create_statistics": "create statistics",
@@ -79,11 +83,28 @@ def totals(plan: Plan, seen: Snapshot) -> list[str]:
         size = sum(estimate.size_bytes for estimate in estimates)
         seconds = sum(estimate.seconds for estimate in estimates)
         lines.append(
-            f"about {human_bytes(size)} of indexes in about {human_seconds(seconds)}, waits for others apart;"
-            f" maintenance_work_mem {server.maintenance_work_mem},"
-            f" max_parallel_maintenance_workers {server.max_parallel_maintenance_workers}"
+            f"about {human_bytes(size)} of indexes in about {human_seconds(seconds)} of work, waits for others apart;"
+            f" {_power(plan, seen)}"
         )
-    return lines
+    return [*lines, *(f"warning: {warning}" for warning in plan.warnings)]
+
+
+def _power(plan: Plan, seen: Snapshot) -> str:
+    """What the builds get: the server's settings, and how far some of them go beyond."""
+    server = seen.server
+    own = {
+        "maintenance_work_mem": human_bytes(server.maintenance_work_mem_kb * 1024).replace(" ", ""),
+        "max_parallel_maintenance_workers": str(server.max_parallel_maintenance_workers),
+    }
+    words = []
+    for name, default in own.items():
+        chosen = sorted({dict(s.settings).get(name, default) for s in plan.steps if s.estimate}, key=_by_size)
+        words.append(f"{name} {' to '.join(dict.fromkeys((chosen[0], chosen[-1])))}")
+    return ", ".join(words)
+
+
+def _by_size(value: str) -> tuple[int, str]:
+    return len(value), value
 
 
 def event_facts(event: Event) -> dict[str, Any]:
@@ -119,6 +140,10 @@ def _data(step: Step) -> dict[str, Any]:
         data |= {"file": step.place.path, "line": step.place.line}
     if step.estimate:
         data |= {"estimated_bytes": step.estimate.size_bytes, "estimated_s": round(step.estimate.seconds, 1)}
+    if step.settings:
+        data["settings"] = dict(step.settings)
+    if step.locks:
+        data["locks"] = [str(name) for name in step.locks]
     if step.waits_for:
         data["waits_for"] = list(step.waits_for)
     return data
@@ -128,6 +153,8 @@ def _step(step: Step) -> Item:
     detail = f"{_VERBS[step.kind]}: {step.why}"
     if step.estimate:
         detail += f"; about {human_bytes(step.estimate.size_bytes)}, {human_seconds(step.estimate.seconds)}"
+    if step.locks:
+        detail += f"; locks {', '.join(map(str, step.locks))} against readers and writers for a moment"
     return Item(kind_of(step.kind), str(step.name), Status.PLANNED, detail, None, _data(step))
 
 
@@ -155,6 +182,8 @@ def _outcome(outcome: Outcome) -> Item:
         words = [f"built in {human_seconds(outcome.build_s)}"]
     elif step.kind in ("drop_index", "drop_leftover"):
         words = [f"dropped in {human_seconds(outcome.build_s)}"]
+    elif step.kind == "attach_index":
+        words = [f"attached to {step.parent}"]
     if outcome.wait_s >= 0.1:
         words.append(f"waited {human_seconds(outcome.wait_s)}")
     if outcome.size_bytes:

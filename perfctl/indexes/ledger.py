@@ -9,10 +9,12 @@ from __future__ import annotations
 import getpass
 import os
 import socket
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
 
 from perfctl import __version__
-from perfctl.indexes.model import Outcome, Step
-from perfctl.servers.postgres import Postgres
+from perfctl.indexes.model import Step
+from perfctl.indexes.running import Outcome
 
 _CREATE = """
 CREATE SCHEMA IF NOT EXISTS perfctl;
@@ -62,50 +64,88 @@ CREATE INDEX IF NOT EXISTS step_undoes ON perfctl.step (undoes) WHERE undoes IS 
 """
 
 
-class Ledger:
-    """Writes one run's lines. ``open`` it first."""
+class Sends(Protocol):
+    """What the journal needs of a session."""
 
-    def __init__(self, pg: Postgres) -> None:
+    def values(
+        self, statement: str, parameters: Mapping[str, Any] | Sequence[Any] | None = None
+    ) -> list[tuple[Any, ...]]:
+        """Send one statement and return its rows."""
+        ...
+
+    def execute(self, statement: str, parameters: Mapping[str, Any] | Sequence[Any] | None = None) -> int:
+        """Send one statement."""
+        ...
+
+
+class Journal(Protocol):
+    """Where a run writes down what it does."""
+
+    run_id: int
+
+    def open(self, command: str, target: str | None) -> int:
+        """Begin a run and return its number."""
+        ...
+
+    def start(self, step: Step, oid: int | None) -> int:
+        """Write down what is about to be sent; returns the line's number."""
+        ...
+
+    def note_oid(self, line: int, oid: int) -> None:
+        """Write down what a statement is making as soon as it shows."""
+        ...
+
+    def finish(self, line: int, outcome: Outcome) -> None:
+        """Write down what became of it."""
+        ...
+
+    def renamed(self, step: Step, made_as: str, oid: int, drop: Step) -> int:
+        """Write down that what was made under another name has taken the place of ``drop``'s index.
+
+        Returns the line of the drop that is still to come.
+        """
+        ...
+
+    def close(self, outcome: str) -> None:
+        """End the run."""
+        ...
+
+
+class DatabaseJournal:
+    """The journal in schema ``perfctl`` of the database itself."""
+
+    def __init__(self, pg: Sends, *, exists: bool, run_id: int = 0) -> None:
         self._pg = pg
-        self.run_id = 0
+        self._exists = exists
+        self.run_id = run_id
 
-    def open(self, command: str, target: str | None, *, exists: bool) -> int:
+    def through(self, pg: Sends) -> DatabaseJournal:
+        """The same journal, written from another session: what it writes is part of that one's transaction."""
+        return DatabaseJournal(pg, exists=True, run_id=self.run_id)
+
+    def open(self, command: str, target: str | None) -> int:
         """Begin a run and return its number; the tables are made where they are not there yet."""
-        if not exists:
-            with self._pg.transaction():
-                self._pg.execute(_CREATE)
+        if not self._exists:
+            # One message is one transaction.
+            self._pg.execute(_CREATE)
         ((self.run_id,),) = self._pg.values(
             "INSERT INTO perfctl.run (command, target, perfctl_version, origin) VALUES (%s, %s, %s, %s) RETURNING id",
-            (command, target, __version__, _origin()),
+            (command, target, __version__, origin()),
         )
         return self.run_id
 
     def start(self, step: Step, oid: int | None) -> int:
-        """Write down what is about to be sent; returns the line's number."""
+        """Write down what is about to be sent; returns the line's number.
+
+        A step that finishes what an earlier run began goes on with that run's line.
+        """
+        if step.line is not None:
+            return step.line
+        fields = line_of(step, oid)
         ((line,),) = self._pg.values(
-            "INSERT INTO perfctl.step (run_id, kind, schema, name, table_schema, table_name, migration,"
-            " migration_number, migration_sha256, statement, undo, object_oid, canonical, comment, table_bytes,"
-            " estimated_s, undoes, state) VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s,"
-            " 'started') RETURNING id",
-            (
-                self.run_id,
-                step.kind,
-                step.name.schema,
-                step.name.name,
-                step.table.schema if step.table else None,
-                step.table.name if step.table else None,
-                step.migration,
-                step.migration_number,
-                step.migration_sha256,
-                step.sql,
-                step.undo,
-                oid,
-                step.canonical,
-                step.comment,
-                step.table_bytes,
-                round(step.estimate.base_s, 3) if step.estimate else None,
-                step.undoes,
-            ),
+            f"INSERT INTO perfctl.step (run_id, state, {', '.join(fields)})"
+            f" VALUES (%s, 'started', {', '.join(['%s'] * len(fields))}) RETURNING id",
+            (self.run_id, *fields.values()),
         )
         return int(line)
 
@@ -115,19 +155,27 @@ class Ledger:
 
     def finish(self, line: int, outcome: Outcome) -> None:
         """Write down what became of it."""
+        fields = end_of(outcome)
         self._pg.execute(
-            "UPDATE perfctl.step SET state = %s, object_oid = coalesce(%s, object_oid), detail = %s, build_s = %s,"
-            " wait_s = %s, size_bytes = %s, ended_at = pg_catalog.clock_timestamp() WHERE id = %s",
-            (
-                "failed" if outcome.result == "failed" else "done",
-                outcome.oid,
-                outcome.detail or None,
-                round(outcome.build_s, 3),
-                round(outcome.wait_s, 3),
-                outcome.size_bytes,
-                line,
-            ),
+            f"UPDATE perfctl.step SET {', '.join(f'{name} = %s' for name in fields)},"
+            " object_oid = coalesce(%s, object_oid), ended_at = pg_catalog.clock_timestamp() WHERE id = %s",
+            (*fields.values(), outcome.oid, line),
         )
+
+    def renamed(self, step: Step, made_as: str, oid: int, drop: Step) -> int:
+        """As ``Journal.renamed``. The drop's line comes before the build's: a rollback undoes them the other way."""
+        line = self.start(drop, drop.oid)
+        fields = line_of(step, oid)
+        self._pg.execute(
+            f"INSERT INTO perfctl.step (run_id, state, ended_at, {', '.join(fields)})"
+            f" VALUES (%s, 'done', pg_catalog.clock_timestamp(), {', '.join(['%s'] * len(fields))})",
+            (self.run_id, *fields.values()),
+        )
+        self._pg.execute(
+            "UPDATE perfctl.step SET state = 'failed', detail = %s WHERE name = %s AND schema = %s AND object_oid = %s",
+            (f"renamed to {step.name.name}", made_as, step.name.schema, oid),
+        )
+        return line
 
     def close(self, outcome: str) -> None:
         """End the run."""
@@ -137,7 +185,67 @@ class Ledger:
         )
 
 
-def _origin() -> str:
+class NoJournal:
+    """Nothing is written down: no rollback knows afterwards what this run made."""
+
+    run_id = 0
+
+    def open(self, command: str, target: str | None) -> int:  # noqa: ARG002 - as Journal has it
+        """Begin a run that has no number."""
+        return 0
+
+    def start(self, step: Step, oid: int | None) -> int:  # noqa: ARG002
+        """Nothing."""
+        return 0
+
+    def note_oid(self, line: int, oid: int) -> None:
+        """Nothing."""
+
+    def finish(self, line: int, outcome: Outcome) -> None:
+        """Nothing."""
+
+    def renamed(self, step: Step, made_as: str, oid: int, drop: Step) -> int:  # noqa: ARG002
+        """Nothing."""
+        return 0
+
+    def close(self, outcome: str) -> None:
+        """Nothing."""
+
+
+def line_of(step: Step, oid: int | None) -> dict[str, Any]:
+    """A step as the columns of its line."""
+    return {
+        "kind": step.journal_kind,
+        "schema": step.name.schema,
+        "name": step.name.name,
+        "table_schema": step.table.schema if step.table else None,
+        "table_name": step.table.name if step.table else None,
+        "migration": step.migration,
+        "migration_number": step.migration_number,
+        "migration_sha256": step.migration_sha256,
+        "statement": step.sql,
+        "undo": step.undo,
+        "object_oid": oid,
+        "canonical": step.canonical,
+        "comment": step.comment,
+        "table_bytes": step.table_bytes,
+        "estimated_s": round(step.estimate.base_s, 3) if step.estimate else None,
+        "undoes": step.undoes,
+    }
+
+
+def end_of(outcome: Outcome) -> dict[str, Any]:
+    """What became of a step, as the columns of its line; ``object_oid`` apart."""
+    return {
+        "state": "failed" if outcome.result == "failed" else "done",
+        "detail": outcome.detail or None,
+        "build_s": round(outcome.build_s, 3),
+        "wait_s": round(outcome.wait_s, 3),
+        "size_bytes": outcome.size_bytes,
+    }
+
+
+def origin() -> str:
     """Who and where, as an operator would look for it: user@host, and the CI job where there is one."""
     try:
         user = getpass.getuser()

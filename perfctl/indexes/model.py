@@ -38,6 +38,7 @@ class State(StrEnum):
     BUILDING = "building"
     INVALID_UNREADY = "invalid-unready"
     INVALID_READY = "invalid-ready"
+    INCOMPLETE = "incomplete"
     HALF_DROPPED = "half-dropped"
     NAME_TAKEN = "name-taken"
     COVERED = "covered"
@@ -52,6 +53,7 @@ class Server:
     database_oid: int
     role: str
     version: str
+    version_num: int
     in_recovery: bool
     search_path: list[str]
     search_path_setting: str
@@ -61,10 +63,19 @@ class Server:
     has_journal: bool
     may_use_journal_schema: bool
     may_write_journal: bool
-    maintenance_work_mem: str
+    maintenance_work_mem_kb: int
     max_parallel_maintenance_workers: int
+    max_parallel_workers: int
+    shared_buffers_kb: int
+    deadlock_timeout_s: float
+    data_directory: str | None
     block_size: int
     extensions: list[str]
+
+    @property
+    def major(self) -> int:
+        """The major version."""
+        return self.version_num // 10000
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +94,29 @@ class Table:
     owned: bool
     may_create: bool
     columns: str | None
+
+    @property
+    def full_name(self) -> Name:
+        """Schema and name."""
+        return Name(self.schema, self.name)
+
+
+@dataclass(frozen=True, slots=True)
+class Partition:
+    """A table below a partitioned one; ``parent_oid`` is the one right above it, ``root_oid`` the one asked for."""
+
+    root_oid: int
+    parent_oid: int
+    oid: int
+    schema: str
+    name: str
+    relkind: str
+    pages: int
+    rows: float
+    size_bytes: int
+    owner: str
+    owned: bool
+    may_create: bool
 
     @property
     def full_name(self) -> Name:
@@ -163,17 +197,31 @@ class Blocker:
     age_s: float | None
     query: str | None
     table_oid: int | None
+    #: holder: its lock keeps a build from beginning; writer: a build waits for its end before it reads the table;
+    #: snapshot: a build waits for its end after it has read the table
     reason: str
-    autovacuum: bool
+    started_at: datetime | None
+    #: somebody's session, not a process of the server
+    is_client: bool
+    #: an autovacuum that yields to nobody
+    is_wraparound: bool
+
+    @property
+    def identity(self) -> tuple[object, ...]:
+        """The same for one transaction at two looks, and never for two transactions."""
+        return self.pid or self.application, self.started_at
 
     def __str__(self) -> str:
-        if not self.pid:
-            facts = [self.role, f"{self.age_s or 0:.0f} s old"]
-            return f"{self.application} ({', '.join(fact for fact in facts if fact)})"
-        facts = [self.role, self.application, self.state]
+        facts = [self.role, self.application, self.state] if self.pid else [self.role]
         if self.age_s is not None:
             facts.append(f"open for {self.age_s:.0f} s")
-        return f"pid {self.pid} ({', '.join(fact for fact in facts if fact)})"
+        who = f"pid {self.pid}" if self.pid else self.application
+        return f"{who} ({', '.join(fact for fact in facts if fact)})"
+
+    def named(self) -> str:
+        """Who it is and what it does, on one line."""
+        query = " ".join((self.query or "").split())
+        return f"{self}: {query[:120]}" if query else str(self)
 
 
 @dataclass(frozen=True, slots=True)
@@ -255,17 +303,23 @@ class Wanted:
         """Where it is written."""
         return self.statement.place
 
-    def sql(self, *, concurrently: bool = True) -> str:
+    def sql(
+        self, *, concurrently: bool = True, name: Name | None = None, table: Name | None = None, only: bool = False
+    ) -> str:
         """The statement to send: names in full, IF NOT EXISTS left out, the rest exactly as written.
 
-        IF NOT EXISTS would report success for an invalid index, or for another table's index of that name.
+        IF NOT EXISTS would report success for an invalid index, or for another table's index of that name. ``name`` and
+        ``table`` are for the same index under another name, or on a partition.
         """
         assert self.table is not None
         statement = self.statement
+        only = only or (statement.only and table is None)
         # PostgreSQL builds nothing for ON ONLY of a partitioned table, so it has no concurrent form.
-        concurrent = concurrently and self.table.relkind != "p"
+        concurrent = concurrently and not only
         words = ["CREATE", "UNIQUE" if statement.unique else "", "INDEX", "CONCURRENTLY" if concurrent else ""]
-        target = [quoted(statement.name.name), "ON", "ONLY" if statement.only else "", full(self.table.full_name)]
+        target = [
+            quoted((name or statement.name).name), "ON", "ONLY" if only else "", full(table or self.table.full_name)
+        ]  # fmt: skip
         return " ".join(word for word in (*words, *target, statement.tail) if word)
 
 
@@ -283,6 +337,10 @@ class Snapshot:
     journal: tuple[Entry, ...] = ()
     canonical: Mapping[Place, Canonical] = field(default_factory=dict)
     scope: tuple[str, ...] = ()
+    #: tables below the partitioned ones, parents before their children
+    partitions: tuple[Partition, ...] = ()
+    #: processor cores of the server; None where it does not tell
+    cores: int | None = None
     #: search paths that a file sets, resolved to schemas
     search_paths: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
@@ -363,6 +421,36 @@ class Step:
     #: the journal line that this step takes back
     undoes: int | None = None
     waits_for: tuple[str, ...] = ()
+    #: the kinds and names of steps that have to be done first
+    after: tuple[tuple[str, Name], ...] = ()
+    #: lets writers go on while it runs; what does not is sent under a short lock timeout
+    concurrent: bool = True
+    #: other concurrent builds need not wait for this one's snapshot
+    safe: bool = True
+    #: the partitioned index that this one becomes a part of
+    parent: Name | None = None
+    #: what it renames: the old name and the new one, in this order
+    renames: tuple[tuple[Name, Name], ...] = ()
+    #: relations that it locks against readers and writers
+    locks: tuple[Name, ...] = ()
+    #: the session that builds it already, whose end is waited for
+    follows: int | None = None
+    #: LOCK TABLE takes it: not a materialized view
+    lockable: bool = True
+    #: the journal's line of an earlier run that this step finishes
+    line: int | None = None
+    #: what it is called now, where that is not the name that it is about
+    called: Name | None = None
+
+    @property
+    def actual(self) -> Name:
+        """The name that the catalogue has for it now."""
+        return self.called or self.name
+
+    @property
+    def journal_kind(self) -> str:
+        """What the journal calls it: a swap is the build that comes of it."""
+        return "create_index" if self.kind == "swap_index" else self.kind
 
 
 @dataclass(frozen=True, slots=True)
@@ -394,105 +482,5 @@ class Plan:
     steps: tuple[Step, ...]
     skipped: tuple[Skipped, ...] = ()
     refusals: tuple[Refusal, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Live:
-    """One index as it is at this moment: what is looked at right before and right after a statement."""
-
-    oid: int
-    table_oid: int
-    relkind: str
-    is_valid: bool
-    is_ready: bool
-    is_live: bool
-    definition: str
-    size_bytes: int
-    builder_pid: int | None
-    builder_application: str | None
-
-    @property
-    def is_good(self) -> bool:
-        """Queries use it and writes maintain it."""
-        return self.is_valid and self.is_ready and self.is_live
-
-
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """What a session that builds or drops an index is doing now."""
-
-    pid: int
-    index_oid: int | None
-    phase: str | None
-    lockers_total: int
-    lockers_done: int
-    blocks_total: int
-    blocks_done: int
-    tuples_total: int
-    tuples_done: int
-    is_waiting: bool
-    blocker_pid: int | None
-    blocker_role: str | None
-    blocker_application: str | None
-    blocker_state: str | None
-    blocker_age_s: float | None
-    blocker_query: str | None
-
-    @property
-    def fraction(self) -> float | None:
-        """How much of this phase is done, 0 to 1; None in a phase that has no measure."""
-        if self.tuples_total:
-            return min(1.0, self.tuples_done / self.tuples_total)
-        if self.blocks_total:
-            return min(1.0, self.blocks_done / self.blocks_total)
-        return None
-
-    @property
-    def blocker(self) -> str | None:
-        """Who is waited for, in a few words; None when nobody is."""
-        if self.blocker_pid is None:
-            return None
-        if self.blocker_pid == 0:
-            return "a prepared transaction (see pg_prepared_xacts)"
-        facts = [self.blocker_role, self.blocker_application, self.blocker_state]
-        if self.blocker_age_s is not None:
-            facts.append(f"open for {self.blocker_age_s:.0f} s")
-        return f"pid {self.blocker_pid} ({', '.join(fact for fact in facts if fact)})"
-
-
-@dataclass(frozen=True, slots=True)
-class Event:
-    """One thing that happened in a run; ``number`` of ``total`` is the step."""
-
-    kind: str
-    step: Step
-    number: int
-    total: int
-    elapsed_s: float = 0.0
-    progress: Progress | None = None
-    detail: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """What became of one step, as the catalogue shows it afterwards."""
-
-    step: Step
-    result: str
-    detail: str = ""
-    build_s: float = 0.0
-    wait_s: float = 0.0
-    size_bytes: int | None = None
-    oid: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """How long a run may wait."""
-
-    #: for other transactions, at one stretch
-    wait_budget_s: float = 900.0
-    #: for other transactions, to drop what a failed build left
-    cleanup_budget_s: float = 30.0
-    #: for another perfctl to finish
-    runner_wait_s: float = 10.0
+    #: what a reader should know of it, a line each
+    warnings: tuple[str, ...] = ()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
 from perfctl.errors import Denied, StatementFailed
@@ -13,6 +13,7 @@ from perfctl.indexes.model import (
     Canonical,
     Entry,
     Index,
+    Partition,
     Server,
     Snapshot,
     Statistics,
@@ -39,33 +40,41 @@ def snapshot(
     *,
     scope: Sequence[str] = (),
     estimate: bool = False,
+    journal: Callable[[Server, str | None], tuple[Entry, ...]] | None = None,
 ) -> Snapshot:
     """What the migrations touch, with the state of the server and the journal.
 
     ``scope`` names schemas whose broken indexes are wanted too; ``estimate`` asks the planner how many rows
-    partial indexes hold. Raises Unreachable or Denied.
+    partial indexes hold, and how many cores the server has. ``journal`` reads one that is kept outside the database.
+    Raises Unreachable or Denied.
     """
     # The session's own path says what unqualified names mean; what the server prints must not depend on it.
     pg.execute("RESET search_path")
     server = pg.fetch_one("server", Server)
     paths = _search_paths(pg, migrations)
     pg.setting("search_path", "pg_catalog")
-    journal = _journal(pg, server)
-    wanted_tables, wanted_indexes = _names(migrations, journal)
+    identifier = _system_identifier(pg)
+    entries = _journal(pg, server) if journal is None else journal(server, identifier)
+    wanted_tables, wanted_indexes = _names(migrations, entries)
     everywhere = list(dict.fromkeys([*server.search_path, *(s for path in paths.values() for s in path)]))
     schemas, names = _pairs([*wanted_tables, *wanted_indexes], everywhere)
     relations = {table.full_name: table for table in pg.fetch("tables", Table, {"schemas": schemas, "names": names})}
     scope = tuple(scope) or tuple(sorted({t.schema for t in relations.values()}))
+    indexable = [t.oid for t in relations.values() if t.relkind in "rmp"]
+    whole = [t.oid for t in relations.values() if t.relkind == "p"]
+    partitions = tuple(pg.fetch("partitions", Partition, {"tables": whole})) if whole else ()
     seen = Snapshot(
         server=server,
-        system_identifier=_system_identifier(pg),
+        system_identifier=identifier,
         tables=relations,
         indexes=tuple(
             pg.fetch(
                 "indexes",
                 Index,
                 {
-                    "tables": [t.oid for t in relations.values() if t.relkind in "rmpt"],
+                    "tables": sorted(
+                        {t.oid for t in relations.values() if t.relkind in "rmpt"} | {p.oid for p in partitions}
+                    ),
                     "schemas": schemas,
                     "names": names,
                     "scope": list(scope),
@@ -74,10 +83,10 @@ def snapshot(
         ),
         statistics=_statistics(pg, migrations, everywhere),
         builds=tuple(pg.fetch("builds", Build)),
-        blockers=tuple(
-            pg.fetch("blockers", Blocker, {"tables": [t.oid for t in relations.values() if t.relkind in "rmp"]})
-        ),
-        journal=journal,
+        blockers=tuple(pg.fetch("blockers", Blocker, {"tables": indexable + [p.oid for p in partitions], "own": []})),
+        journal=entries,
+        partitions=partitions,
+        cores=_cores(pg) if estimate else None,
         scope=scope,
         search_paths=paths,
     )
@@ -155,6 +164,15 @@ def _pairs(names: Iterable[Name], search_path: Sequence[str]) -> tuple[list[str]
         (schema, name.name) for name in names for schema in ([name.schema] if name.schema else search_path)
     )
     return [schema for schema, _ in pairs], [name for _, name in pairs]
+
+
+def _cores(pg: Postgres) -> int | None:
+    """The server's processor cores. SQL does not tell; Linux does, to a role that may read the server's files."""
+    try:
+        ((text,),) = pg.values("SELECT pg_catalog.pg_read_file('/proc/cpuinfo', 0, 10000000, true)")
+    except (Denied, StatementFailed):
+        return None
+    return text.count("\nprocessor\t") + text.startswith("processor\t") if text else None
 
 
 def _system_identifier(pg: Postgres) -> str | None:

@@ -11,11 +11,11 @@ from perfctl.migrations.model import Name
 _CREATING = frozenset({"create_index", "create_statistics"})
 
 
-def missing_rights(steps: Sequence[Step], seen: Snapshot) -> list[Refusal]:
-    """One refusal for each missing right, with the GRANT that gives it."""
+def missing_rights(steps: Sequence[Step], seen: Snapshot, *, journal: bool = True) -> list[Refusal]:
+    """One refusal for each missing right, with the GRANT that gives it; ``journal`` is written in the database."""
     if not steps:
         return []
-    return [*_on_tables(steps, seen), *_on_schemas(steps, seen), *_on_journal(seen)]
+    return [*_on_tables(steps, seen), *_on_schemas(steps, seen), *(_on_journal(seen) if journal else ())]
 
 
 def _deny(name: Name, why: str, remedy: str) -> Refusal:
@@ -24,9 +24,10 @@ def _deny(name: Name, why: str, remedy: str) -> Refusal:
 
 def _on_tables(steps: Sequence[Step], seen: Snapshot) -> list[Refusal]:
     role = seen.server.role
+    parts = {partition.full_name: partition for partition in seen.partitions}
     owners: dict[Name, tuple[str, bool]] = {}
     for step in steps:
-        table = seen.tables.get(step.table) if step.table else None
+        table = seen.tables.get(step.table) or parts.get(step.table) if step.table else None
         index = seen.by_name.get(step.name)
         if table is not None:
             owners[table.full_name] = table.owner, table.owned
@@ -64,7 +65,8 @@ def _on_journal(seen: Snapshot) -> list[Refusal]:
         return [
             _deny(
                 Name(None, "perfctl"),
-                f'role "{server.role}" may not create schema "perfctl" for the journal',
+                f'role "{server.role}" may not create schema "perfctl" for the journal'
+                " (--journal file:PATH keeps it elsewhere, --journal none does without)",
                 f"GRANT CREATE ON DATABASE {quoted(server.database)} TO {role}",
             )
         ]

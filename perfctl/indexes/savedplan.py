@@ -10,7 +10,7 @@ from typing import Any
 
 from perfctl import __version__
 from perfctl.errors import UsageError
-from perfctl.indexes.decide import Selection
+from perfctl.indexes.decide import Manner, Selection
 from perfctl.indexes.model import Plan, Snapshot
 from perfctl.migrations.files import from_text
 from perfctl.migrations.model import Migration
@@ -25,7 +25,7 @@ class SavedPlan:
     target: str | None
     migrations: tuple[Migration, ...]
     selection: Selection
-    concurrently: bool
+    manner: Manner
     database: Mapping[str, Any]
     facts: Mapping[str, str]
 
@@ -37,7 +37,7 @@ def dump(
     target: str | None,
     migrations: Sequence[Migration],
     selection: Selection,
-    concurrently: bool,
+    manner: Manner,
 ) -> str:
     """The plan as JSON text, fit for a review."""
     return json.dumps(
@@ -46,7 +46,8 @@ def dump(
             "perfctl": __version__,
             "target": target,
             "database": database(seen),
-            "concurrently": concurrently,
+            "offline": manner.offline,
+            "replace": manner.replace,
             "only": list(selection.only),
             "except": list(selection.without),
             "facts": facts(plan, seen),
@@ -68,7 +69,7 @@ def read(path: Path) -> SavedPlan:
             target=data["target"],
             migrations=tuple(from_text(Path(m["path"]), m["text"], m["sha256"]) for m in data["migrations"]),
             selection=Selection(tuple(data["only"]), tuple(data["except"])),
-            concurrently=data["concurrently"],
+            manner=Manner(offline=data["offline"], replace=data["replace"]),
             database=data["database"],
             facts=data["facts"],
         )

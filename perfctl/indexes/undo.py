@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from perfctl.indexes.canonical_text import canonical_text
-from perfctl.indexes.decide import Selection
-from perfctl.indexes.model import Entry, Index, Plan, Refusal, Skipped, Snapshot, Step, full, literal
+from perfctl.indexes.decide import OLD, Selection
+from perfctl.indexes.model import Entry, Index, Plan, Refusal, Skipped, Snapshot, Step, full, literal, quoted
 from perfctl.indexes.owned import began, standing, unfinished
+from perfctl.indexes.partitioned import suffixed
 from perfctl.indexes.rights import missing_rights
 from perfctl.migrations.model import Name
 
 
-def steps(seen: Snapshot, selection: Selection, *, to: int | None = None, migrations: Sequence[str] = ()) -> Plan:
+def steps(
+    seen: Snapshot,
+    selection: Selection,
+    *,
+    to: int | None = None,
+    migrations: Sequence[str] = (),
+    journal: bool = True,
+) -> Plan:
     """Everything that a rollback would send, newest first.
 
     ``to`` keeps the migrations up to that number; ``migrations`` rolls back those alone. An index that was
@@ -51,7 +60,23 @@ def steps(seen: Snapshot, selection: Selection, *, to: int | None = None, migrat
                 refusals.append(refusal)
             case made:
                 done.extend(made)
-    return Plan(tuple(done), tuple(skipped), (*refusals, *missing_rights(done, seen)))
+    done += [step for entry in seen.journal if selection.takes(entry.full_name) for step in _put_back(entry, seen)]
+    return Plan(tuple(done), tuple(skipped), (*refusals, *missing_rights(done, seen, journal=journal)))
+
+
+def _put_back(entry: Entry, seen: Snapshot) -> list[Step]:
+    """An index that was renamed away for another one, and whose drop a run that ended early did not come to."""
+    index = seen.by_oid.get(entry.object_oid or 0)
+    away = suffixed(entry.full_name, OLD)
+    if entry.kind != "drop_index" or entry.state == "done" or entry.undoes or index is None or index.full_name != away:
+        return []
+    if index.is_good:
+        sql = f"ALTER INDEX {full(away)} RENAME TO {quoted(entry.name)}"
+        back = _step(entry, "undo_swap_index", sql, f"renamed away by run {entry.run_id}", index.oid)
+        return [replace(back, concurrent=False)]
+    leftover = f"DROP INDEX CONCURRENTLY {full(away)}"
+    again = _step(entry, "create_index", entry.undo or "", f"half dropped by run {entry.run_id}")
+    return [replace(_step(entry, "drop_leftover", leftover, "half dropped", index.oid), called=away), again]
 
 
 def _undo(entry: Entry, seen: Snapshot, going: set[Name], *, named: bool) -> list[Step] | Skipped | Refusal:
@@ -104,7 +129,12 @@ def _undo_create(entry: Entry, seen: Snapshot, going: set[Name], *, named: bool)
             f" --except '{entry.full_name}' leaves it",
         )
     why = f"made by run {entry.run_id}" if entry.state == "done" else f"left by run {entry.run_id}, which was killed"
-    return [_step(entry, "drop_index", entry.undo or "", why, index.oid)]
+    drop = _step(entry, "drop_index", entry.undo or "", why, index.oid)
+    if index.relkind != "I":
+        return [drop]
+    # It is dropped at a stroke, with all its parts, under a lock that keeps everybody off all these tables.
+    tables = [p.full_name for p in seen.partitions if p.root_oid == index.table_oid]
+    return [replace(drop, concurrent=False, locks=(Name(index.table_schema, index.table_name), *tables))]
 
 
 def _held(index: Index, seen: Snapshot, going: set[Name]) -> tuple[str, str] | None:

@@ -4,11 +4,13 @@ SELECT
     i.indexrelid AS oid,
     i.indrelid AS table_oid,
     c.relkind::text AS relkind,
+    i.indisunique AS is_unique,
     i.indisvalid AS is_valid,
     i.indisready AS is_ready,
     i.indislive AS is_live,
     pg_catalog.pg_get_indexdef(i.indexrelid) AS definition,
     CASE WHEN c.relkind = 'i' THEN pg_catalog.pg_relation_size(i.indexrelid) ELSE 0 END AS size_bytes,
+    (SELECT h.inhparent FROM pg_catalog.pg_inherits AS h WHERE h.inhrelid = i.indexrelid) AS parent_oid,
     b.pid AS builder_pid,
     a.application_name AS builder_application
 FROM pg_catalog.pg_index AS i

@@ -5,6 +5,7 @@ SELECT
     (SELECT d.oid FROM pg_catalog.pg_database AS d WHERE d.datname = current_database()) AS database_oid,
     current_user AS role,
     pg_catalog.current_setting('server_version') AS version,
+    pg_catalog.current_setting('server_version_num')::integer AS version_num,
     pg_catalog.pg_is_in_recovery() AS in_recovery,
     pg_catalog.current_schemas(false)::text[] AS search_path,
     pg_catalog.current_setting('search_path') AS search_path_setting,
@@ -22,8 +23,13 @@ SELECT
         AND pg_catalog.has_table_privilege(j.run, 'INSERT'),
         false
     ) AS may_write_journal,
-    pg_catalog.current_setting('maintenance_work_mem') AS maintenance_work_mem,
+    pg_catalog.pg_size_bytes(pg_catalog.current_setting('maintenance_work_mem')) / 1024 AS maintenance_work_mem_kb,
     pg_catalog.current_setting('max_parallel_maintenance_workers')::integer AS max_parallel_maintenance_workers,
+    pg_catalog.current_setting('max_parallel_workers')::integer AS max_parallel_workers,
+    pg_catalog.pg_size_bytes(pg_catalog.current_setting('shared_buffers')) / 1024 AS shared_buffers_kb,
+    extract(epoch FROM pg_catalog.current_setting('deadlock_timeout')::interval)::float8 AS deadlock_timeout_s,
+    -- null for who may not know it: pg_settings leaves the row out
+    (SELECT s.setting FROM pg_catalog.pg_settings AS s WHERE s.name = 'data_directory') AS data_directory,
     pg_catalog.current_setting('block_size')::integer AS block_size,
     (
         SELECT array_agg(e.extname::text)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import re
+import socket
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any, TypeVar
 
 import psycopg
+from psycopg import sql
 from psycopg.conninfo import make_conninfo
 from psycopg.rows import kwargs_row
 
@@ -39,7 +43,13 @@ KEEPALIVES = {
     "keepalives_idle": "30",
     "keepalives_interval": "10",
     "keepalives_count": "6",
+    # Keepalives are not sent while data is on its way: this bounds how long that may go unacknowledged.
+    "tcp_user_timeout": "90000",
 }
+
+#: Statements by which two connections through a pooler show whether they share: on a busy one a single pair may not.
+_POOLER_TRIES = 8
+_POOLER_ANSWERS_S = 5.0
 
 # libpq does not hand on the SQLSTATE of a failed start-up, so its English text is all there is.
 _DENIED = re.compile(
@@ -58,6 +68,10 @@ class Postgres:
         self._conn = conn
         self.label = label
         self._trace = trace
+        #: the server process that runs the statements; behind a pooler not the one that the start-up message names
+        self.pid: int = conn.info.backend_pid
+        #: the connection is given up when a statement has no answer after so long; None waits for ever
+        self.answer_within_s: float | None = None
 
     @property
     def version_num(self) -> int:
@@ -68,11 +82,6 @@ class Postgres:
     def major(self) -> int:
         """The server's major version."""
         return self.version_num // 10000
-
-    @property
-    def pid(self) -> int:
-        """The backend's process id as the start-up message gave it; behind a pooler it is not the backend's."""
-        return self._conn.info.backend_pid
 
     @property
     def closed(self) -> bool:
@@ -107,12 +116,13 @@ class Postgres:
             cursor.execute(statement.encode(), parameters)
             return cursor.fetchall()
 
-    def rolled_back(self, statements: Sequence[str]) -> list[tuple[Any, ...]]:
+    def rolled_back(self, statements: Sequence[str], after: Sequence[str] = ()) -> list[tuple[Any, ...]]:
         """Send statements as one message, in a transaction that is rolled back; returns the last one's rows.
 
-        One round trip however many there are. Raises as ``execute``; the session is usable afterwards.
+        One round trip however many there are; ``after`` is sent with it and stays. Raises as ``execute``; the session
+        is usable afterwards.
         """
-        script = ";\n".join(["BEGIN", *statements, "ROLLBACK"])
+        script = ";\n".join(["BEGIN", *statements, "ROLLBACK", *after])
         try:
             with self._traced(script), self._conn.cursor() as cursor:
                 cursor.execute(script.encode())
@@ -131,10 +141,17 @@ class Postgres:
     @contextmanager
     def _traced(self, statement: str) -> Iterator[None]:
         started = time.monotonic()
+        alarm = None
+        if self.answer_within_s is not None:
+            alarm = threading.Timer(self.answer_within_s, self.hang_up)
+            alarm.daemon = True
+            alarm.start()
         try:
             with translated():
                 yield
         finally:
+            if alarm is not None:
+                alarm.cancel()
             if self._trace is not None:
                 self._trace(statement, time.monotonic() - started)
 
@@ -147,6 +164,26 @@ class Postgres:
     def setting(self, name: str, value: str) -> None:
         """``SET name = value`` for this session."""
         self.values("SELECT set_config(%s, %s, false)", (name, value))
+
+    def settings(self, wanted: Mapping[str, str | None]) -> None:
+        """Several settings for this session in one round trip; None goes back to the session's default."""
+        if wanted:
+            self.execute(settings_sql(wanted))
+
+    def current(self, names: Sequence[str]) -> dict[str, str]:
+        """What some settings are now, by name."""
+        rows = self.values("SELECT name, pg_catalog.current_setting(name) FROM unnest(%s::text[]) AS name", (names,))
+        return dict(rows)
+
+    def hang_up(self) -> None:
+        """Cut the connection under whoever waits for an answer on it: a network that went deaf tells nobody.
+
+        Safe to call from another thread; the waiting statement ends with ConnectionLost. The server goes on with
+        what it was sent.
+        """
+        # Already closed: there is nothing left to cut.
+        with suppress(psycopg.OperationalError, OSError), socket.socket(fileno=os.dup(self._conn.fileno())) as line:
+            line.shutdown(socket.SHUT_RDWR)
 
     def cancel(self) -> None:
         """Ask the server to cancel what this session runs; safe to call from another thread."""
@@ -200,6 +237,17 @@ def connect(
     return pg
 
 
+def settings_sql(wanted: Mapping[str, str | None]) -> str:
+    """The statements that set some settings for a session; None is RESET."""
+    texts = [
+        sql.SQL("RESET {}").format(sql.Identifier(name))
+        if value is None
+        else sql.SQL("SET {} = {}").format(sql.Identifier(name), sql.Literal(value))
+        for name, value in wanted.items()
+    ]
+    return sql.SQL("; ").join(texts).as_string(None)
+
+
 def describe(conninfo: Mapping[str, str]) -> str:
     """Where a connection goes, without its password: ``user@host:port/dbname`` of what is given."""
     where = conninfo.get("service") and f"service {conninfo['service']}"
@@ -216,17 +264,44 @@ def describe_session(conn: psycopg.Connection[Any]) -> str:
     return f"{info.user}@{info.host or 'localhost'}:{info.port}/{info.dbname}"
 
 
-def refuse_pooler(pg: Postgres) -> None:
-    """Raise Refused where another process than the one that answered the start-up runs our statements.
+def own_session(pg: Postgres, other: Callable[[], Postgres] | None) -> bool:
+    """Find the server process behind a session; raise Refused where it is not the same for every statement.
 
-    PgBouncer invents a process id for the client; a direct connection reports the backend's own.
+    A direct connection is served by the process that the start-up names. PgBouncer invents another number, and then
+    ``other``, a second connection, shows what it shares: with session pooling each keeps a process of its own, else
+    they get whichever is free. Returns whether a pooler is in between; None for ``other`` takes its kind as known.
     """
-    ((pid,),) = pg.values("SELECT pg_catalog.pg_backend_pid()")
-    if pid != pg.pid:
+    mine = _process_of(pg)
+    started_as, pg.pid = pg.pid, mine
+    if mine == started_as:
+        return False
+    if other is None:
+        return True
+    refusal = Refused(
+        f"{pg.label} is a pooler that lends a connection for a transaction at a time: session settings and locks"
+        " would reach other clients",
+        hint="give the target's database a direct connection to PostgreSQL (usually port 5432), or pool_mode = session",
+    )
+    second = other()
+    # With every connection lent out it would wait for one for as long as the pooler lets it.
+    second.answer_within_s = _POOLER_ANSWERS_S
+    try:
+        for _ in range(_POOLER_TRIES):
+            if _process_of(second) == mine or _process_of(pg) != mine:
+                raise refusal
+    except ConnectionLost as lost:
         raise Refused(
-            f"{pg.label} is a connection pooler, where session settings and advisory locks may reach other clients",
-            hint="give the target's database a direct connection to PostgreSQL (usually port 5432)",
-        )
+            f"{pg.label} is a pooler that gave no second connection within {_POOLER_ANSWERS_S:.0f} s",
+            hint="perfctl needs two and one more for each job: give its role a larger pool, or a direct connection",
+        ) from lost
+    finally:
+        second.close()
+    return True
+
+
+def _process_of(pg: Postgres) -> int:
+    ((pid,),) = pg.values("SELECT pg_catalog.pg_backend_pid()")
+    return int(pid)
 
 
 def refuse_old(pg: Postgres) -> None:

@@ -178,7 +178,7 @@ def test_ndjson_names_a_prepared_transaction(project: Project, database: Databas
             break
     send(database, "ROLLBACK PREPARED 'forgotten'")
     assert process.wait().code == 0
-    assert "pg_prepared_xacts" in event["blocker"]
+    assert "prepared transaction forgotten" in event["blocker"]
 
 
 # names from files and servers are hostile text

@@ -319,7 +319,7 @@ def test_plain_builds_leave_the_same_catalogue(project: Project, database: Datab
     project.apply()
     concurrent = catalogue(database)
     project.rollback()
-    assert project.apply("--no-concurrently").code == 0
+    assert project.apply("--offline").code == 0
     assert catalogue(database) == concurrent
 
 

@@ -12,7 +12,7 @@ import psycopg
 import pytest
 
 from perfctl import queries
-from perfctl.indexes import model
+from perfctl.indexes import duplicates, model, running
 from perfctl.servers import postgres
 from perfctl.servers.postgres import Postgres
 from tests.fix_perfctl import ROOT, Project
@@ -20,18 +20,22 @@ from tests.fix_servers import Database
 
 #: query → its record and parameters that give at least one row on a database that an apply has gone over
 RECORDS: dict[str, tuple[type[Any], dict[str, Any]]] = {
-    "blockers": (model.Blocker, {"tables": "{table_oid}"}),
+    "blockers": (model.Blocker, {"tables": "{table_oid}", "own": []}),
     "builds": (model.Build, {}),
-    "index": (model.Live, {"schema": "public", "name": "i"}),
+    "index": (running.Live, {"schema": "public", "name": "i"}),
     "indexes": (model.Index, {"tables": [], "schemas": ["public"], "names": ["i"], "scope": []}),
     "journal": (model.Entry, {}),
-    "progress": (model.Progress, {"pid": "{pid}"}),
+    "keys": (duplicates.Keys, {"oid": "{index_oid}"}),
+    "loads": (running.TableLoad, {"tables": "{table_oid}"}),
+    "partitions": (model.Partition, {"tables": "{partitioned_oid}"}),
+    "progress": (running.Progress, {"pids": "{pids}"}),
+    "replicas": (running.Replica, {}),
     "server": (model.Server, {}),
     "statistics": (model.Statistics, {"schemas": ["public"], "names": ["s"]}),
     "tables": (model.Table, {"schemas": ["public"], "names": ["t"]}),
 }
-#: what only a running build or drop shows
-MAY_BE_EMPTY = {"builds"}
+#: what only a running build, or a standby, shows
+MAY_BE_EMPTY = {"builds", "replicas"}
 
 
 @pytest.fixture
@@ -39,6 +43,8 @@ def applied(project: Project, database: Database) -> Iterator[Postgres]:
     """A session on a database with an index, statistics and a journal, where a transaction holds a lock."""
     with database.connect() as connection:
         connection.execute("CREATE TABLE t (a int, b int)")
+        connection.execute("CREATE TABLE p (a int) PARTITION BY LIST (a)")
+        connection.execute("CREATE TABLE p1 PARTITION OF p FOR VALUES IN (1)")
     project.migration("1_a", "CREATE INDEX i ON t (a); CREATE STATISTICS s ON a, b FROM t;")
     assert project.apply().code == 0
     pg = postgres.connect(psycopg.conninfo.conninfo_to_dict(database.dsn), application="test")  # type: ignore[arg-type]
@@ -70,8 +76,10 @@ def test_every_query_has_a_record() -> None:
 @pytest.mark.parametrize("name", sorted(RECORDS))
 def test_a_record_has_exactly_the_columns(name: str, applied: Postgres) -> None:
     record, parameters = RECORDS[name]
-    ((oid,),) = applied.values("SELECT 't'::regclass::oid")
-    known = {"{table_oid}": [oid], "{pid}": applied.pid}
+    ((table, index, partitioned),) = applied.values("SELECT 't'::regclass::oid, 'i'::regclass::oid, 'p'::regclass::oid")
+    known = {
+        "{table_oid}": [table], "{index_oid}": index, "{partitioned_oid}": [partitioned], "{pids}": [applied.pid],
+    }  # fmt: skip
     given = {key: known.get(value, value) if isinstance(value, str) else value for key, value in parameters.items()}
     with applied._conn.cursor() as cursor:
         cursor.execute(queries.load(name, applied.major).encode(), given)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from perfctl.indexes.classify import classify
-from perfctl.indexes.decide import Selection, again, steps
+from perfctl.indexes.decide import Manner, Selection, again, steps
 from perfctl.indexes.model import Plan, Snapshot, State, literal
 from perfctl.migrations.model import Migration, Name
 from tests.unit.fix_indexes import BLOCKER, BUILD, index, migration, seen, statistics, table, wanted
@@ -174,10 +174,9 @@ def test_a_materialized_view_takes_one() -> None:
     assert sent(plan_of("CREATE INDEX i ON v (a)", tables=(table("v", relkind="m"),))) == [("create_index", "i")]
 
 
-def test_a_whole_partitioned_table_is_refused_with_the_way_out() -> None:
-    made = plan_of(CREATE, tables=(table(relkind="p"),))
-    assert "is partitioned" in no(made)[0]
-    assert "ON ONLY" in (made.refusals[0].remedy or "")
+def test_a_whole_partitioned_tables_own_index_comes_first_on_only_it() -> None:
+    (step,) = plan_of(CREATE, tables=(table(relkind="p"),)).steps
+    assert (step.sql, step.concurrent) == ('CREATE INDEX "i" ON ONLY "public"."t" (a)', False)
 
 
 def test_only_the_partitioned_table_itself_is_built_plainly() -> None:
@@ -195,7 +194,7 @@ def test_if_not_exists_is_never_sent() -> None:
 
 def test_a_plain_build_is_sent_when_it_is_asked_for() -> None:
     one = migration(CREATE)
-    made = plan(one, snapshot=seen(migrations=(one,)), concurrently=False)
+    made = plan(one, snapshot=seen(migrations=(one,)), manner=Manner(offline=True))
     assert made.steps[0].sql == 'CREATE INDEX "i" ON "public"."t" (a)'
 
 
