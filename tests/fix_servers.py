@@ -25,6 +25,7 @@ import redis
 from psycopg import sql
 
 from perfctl.embedded import (
+    Installation,
     MissingServer,
     PostgresServer,
     ValkeyServer,
@@ -151,6 +152,16 @@ def _required() -> set[int]:
     return {int(major) for major in os.environ.get("PERFCTL_REQUIRE_PG", "").replace(",", " ").split()}
 
 
+def installed(major: int) -> Installation:
+    """The programs of a major version; skips or fails without them."""
+    try:
+        return find_postgres(major)
+    except MissingServer as error:
+        if major in _required():
+            pytest.fail(f"PERFCTL_REQUIRE_PG: {error}")
+        pytest.skip(str(error))
+
+
 @pytest.fixture(scope="session")
 def pg_cluster() -> Iterator[Callable[[int], Cluster]]:
     """Gives the server of a major version, started once a session; skips or fails without one."""
@@ -159,13 +170,7 @@ def pg_cluster() -> Iterator[Callable[[int], Cluster]]:
 
         def get(major: int) -> Cluster:
             if major not in clusters:
-                try:
-                    installation = find_postgres(major)
-                except MissingServer as error:
-                    if major in _required():
-                        pytest.fail(f"PERFCTL_REQUIRE_PG: {error}")
-                    pytest.skip(str(error))
-                clusters[major] = Cluster(stack.enter_context(start_postgres(installation, settings=SETTINGS)))
+                clusters[major] = Cluster(stack.enter_context(start_postgres(installed(major), settings=SETTINGS)))
             # A test may have stopped it on purpose.
             clusters[major].server.start()
             return clusters[major]

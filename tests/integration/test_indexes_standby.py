@@ -2,57 +2,25 @@
 
 from __future__ import annotations
 
-import shutil
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from perfctl.embedded import PostgresServer, find_postgres, start_postgres
-from perfctl.embedded.account import server_account, server_environment
+from perfctl.embedded import PostgresServer
 from tests.fix_perfctl import Project, new_project, until
+from tests.fix_replica import caught_up, replicated
 from tests.fix_servers import Database
 from tests.fix_sessions import send, table
 
 MIGRATION = "CREATE INDEX CONCURRENTLY i ON t (a);"
 
 
-def follow(primary: PostgresServer, standby: PostgresServer) -> None:
-    """Make ``standby`` a copy of ``primary`` that follows it."""
-    account = server_account()
-    standby.stop()
-    shutil.rmtree(standby.data_dir)
-    standby.data_dir.mkdir(mode=0o700)
-    account.own(standby.data_dir)
-    subprocess.run(
-        [
-            str(standby.installation.bindir / "pg_basebackup"),
-            *("--dbname", primary.dsn()),
-            *("--pgdata", str(standby.data_dir)),
-            *("--wal-method", "stream"),
-            *("--checkpoint", "fast"),
-            "--write-recovery-conf",
-        ],
-        check=True,
-        capture_output=True,
-        cwd="/",
-        env=server_environment(),
-        **account.as_user(),
-    )
-    standby.start()
-
-
 @pytest.fixture(scope="module")
 def pair() -> Iterator[tuple[PostgresServer, PostgresServer]]:
     """A primary and the standby that follows it."""
-    installation = find_postgres(15)
-    if not (installation.bindir / "pg_basebackup").exists():
-        pytest.skip("no pg_basebackup")
-    settings = {"wal_level": "replica", "max_wal_senders": "4", "hot_standby": "on"}
-    with start_postgres(installation, settings=settings) as primary, start_postgres(installation) as standby:
-        follow(primary, standby)
-        yield primary, standby
+    with replicated(15) as servers:
+        yield servers
 
 
 @pytest.fixture
@@ -71,15 +39,6 @@ def on_standby(pair: tuple[PostgresServer, PostgresServer], tmp_path: Path) -> I
     until(lambda: caught_up(primary, standby))
     yield here
     send(database, "DROP TABLE t", "DROP SCHEMA perfctl CASCADE")
-
-
-def caught_up(primary: PostgresServer, standby: PostgresServer) -> bool:
-    """Whether the standby has replayed all that the primary has written."""
-    with Database(primary, "postgres").connect() as one, Database(standby, "postgres").connect() as other:
-        written = one.execute("SELECT pg_current_wal_lsn()").fetchone()
-        assert written is not None
-        row = other.execute("SELECT pg_last_wal_replay_lsn() >= %s::pg_lsn", [written[0]]).fetchone()
-        return row == (True,)
 
 
 @pytest.mark.parametrize("command", ["apply", "rollback"])

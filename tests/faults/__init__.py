@@ -1,0 +1,1 @@
+"""What goes wrong around perfctl, one test or more for each fault."""
