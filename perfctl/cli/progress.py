@@ -39,16 +39,16 @@ class _Lines:
 
     def __init__(self) -> None:
         self.last = time.monotonic()
-        self.waiting: dict[int, str] = {}
+        self.held = ""
 
     def __call__(self, event: Event) -> None:
         now = time.monotonic()
-        if event.kind in ("progress", "waiting"):
-            # What a step waits for is said at once the first time.
-            known = event.kind == "progress" or self.waiting.get(event.number) == event.detail
-            if known and now - self.last < HEARTBEAT_S:
+        if event.kind in ("progress", "waiting", "held"):
+            # What a step waits for before it is sent is said at once the first time.
+            news = event.kind == "held" and event.detail and not self.held
+            self.held = event.detail if event.kind == "held" else self.held
+            if (not news and now - self.last < HEARTBEAT_S) or (event.kind == "held" and not event.detail):
                 return
-            self.waiting[event.number] = event.detail
             text = f"{event.kind}: {_phase(event)} after {human_seconds(event.elapsed_s)}"
         elif event.kind == "start":
             text = event.step.sql.split("\n", 1)[0]
@@ -93,11 +93,15 @@ def _bar(session: Session) -> Iterator[Callable[[Event], None]]:
     )
     with bar:
         whole = bar.add_task("", total=1.0, count="", what="")
+        held = bar.add_task("", total=1.0, count="  held", what="", visible=False)
         lines: dict[int, TaskID] = {}
         shares: dict[int, float] = {}
 
         def show(event: Event) -> None:
             ended = event.kind in ENDINGS
+            if event.kind == "held":
+                bar.update(held, visible=bool(event.detail), what=escape(f"{event.step.name.name}: {event.detail}"))
+                return
             if event.number not in lines and not ended:
                 lines[event.number] = bar.add_task("", total=1.0, count=f"  {event.number}", what="")
             shares[event.number] = _share(event)

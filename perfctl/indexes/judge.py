@@ -121,7 +121,7 @@ def _verify_good(name: str, index: Index, data: dict[str, Any], corruption: Mapp
 
 def _remedy(found: Found) -> str | None:
     match found.state:
-        case State.ABSENT | State.HALF_DROPPED | State.INVALID_READY | State.INVALID_UNREADY:
+        case State.ABSENT | State.INCOMPLETE | State.HALF_DROPPED | State.INVALID_READY | State.INVALID_UNREADY:
             return "perfctl indexes apply"
         case State.BUILDING:
             return "wait for the build to end, then verify again"

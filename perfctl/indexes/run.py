@@ -56,7 +56,6 @@ class Held:
     #: transactions that a build was lost to
     lost_to: frozenset[tuple[object, ...]] = frozenset()
     builds_lost: int = 0
-    told: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +99,7 @@ class Run:
     _near: Neighbours = field(default_factory=Neighbours)
     _near_at: float = -_AROUND_S
     _pause_s: float = _FIRST_LOOK_S
+    _held_told: float = 0.0
     _halted: bool = False
 
     def __post_init__(self) -> None:
@@ -165,16 +165,38 @@ class Run:
     def _next(self) -> int | None:
         """The first step that may start and has nothing in its way."""
         now = time.monotonic()
+        found = None
+        waiting: list[int] = []
         for number in self._schedule.ready():
             held = self.held.get(number)
-            if held is not None and now < held.not_before:
-                continue
-            if (obstacle := self._obstacle(number)) is None:
-                return number
-            self._hold(number, obstacle)
-            if self._halted:
-                return None
-        return None
+            if held is None or now >= held.not_before:
+                if (obstacle := self._obstacle(number)) is None:
+                    found = number
+                    break
+                self._hold(number, obstacle)
+                if self._halted:
+                    break
+            waiting.append(number)
+        self._tell_held(waiting, now)
+        return found
+
+    def _tell_held(self, waiting: Sequence[int], now: float) -> None:
+        """Say what the first step that cannot be sent yet waits for, and how many there are; or none any more."""
+        still = [number for number in waiting if number in self.held and number in self._schedule.todo]
+        if not still:
+            if self._held_told:
+                self._held_told = 0.0
+                self.tell("held", self.ground.steps[0], 0)
+            return
+        if now - self._held_told < _AROUND_S:
+            return
+        self._held_told = now
+        first = still[0]
+        held = self.held[first]
+        others = f"; {len(still) - 1} more are held" if len(still) > 1 else ""
+        self.tell(
+            "held", self.ground.steps[first], first, elapsed_s=now - held.since, detail=held.obstacle.why + others
+        )
 
     def table_oid(self, step: Step) -> int | None:
         """The table's OID, None for a step about no table."""
@@ -228,9 +250,6 @@ class Run:
             return
         self.end_blockers(step, obstacle.blockers, elapsed_s)
         held.not_before = now + _AROUND_S
-        if now - held.told >= _AROUND_S:
-            held.told = now
-            self.tell("waiting", step, number, elapsed_s=elapsed_s, detail=obstacle.why)
         if obstacle.final or elapsed_s > self.limits.wait_budget_s:
             self._give_up(number, held)
 
