@@ -51,6 +51,7 @@ def main() -> None:
     psql = shutil.which("psql", path=f"{installation.bindir}{os.pathsep}{os.environ['PATH']}")
     if psql is None:
         sys.exit("no psql on this machine")
+    # What a server of this size would have; autovacuum would come in between at random.
     settings = {"shared_buffers": "512MB", "max_wal_size": "8GB", "autovacuum": "off"}
     with start_postgres(installation, settings=settings) as server:
         print(
@@ -62,33 +63,51 @@ def main() -> None:
 
 
 def apply_beside_psql(server: PostgresServer, psql: str, scale: float, rounds: int) -> None:
-    """The 27 concurrent statements by perfctl and by psql, on one database, in turn."""
+    """The 27 statements by perfctl and by psql, concurrent and plain, on one database, in turn."""
     dsn = _database(server, "bench")
     with psycopg.connect(dsn, autocommit=True) as conn:
         conn.execute(f"SET perfctl.scale = '{scale}'")
         for name in ("schema", "data"):
             conn.execute((ROOT / "sql" / "reference" / f"{name}.sql").read_bytes())
         conn.execute("VACUUM (ANALYZE)")
-    perfctl = [sys.executable, "-m", "perfctl", "indexes"]
-    by_psql, by_perfctl, verify = [], [], []
-    for number in range(rounds + 1):
-        one = run([psql, "-X", "-q", "-v", "ON_ERROR_STOP=1", "-d", dsn, "-f", str(MIGRATION)], dsn)
-        run([psql, "-X", "-q", "-d", dsn, "-f", str(ROLLBACK)], dsn)
-        two = run([*perfctl, "apply", "--yes", "--quiet", str(MIGRATION)], dsn)
-        three = run([*perfctl, "verify", str(MIGRATION)], dsn)
-        run([*perfctl, "rollback", "--yes", "--quiet"], dsn)
-        if number:  # the first round warms the caches
-            by_psql.append(one)
-            by_perfctl.append(two)
-            verify.append(three)
-    ratios = [b.wall_s / a.wall_s for a, b in zip(by_psql, by_perfctl, strict=True)]
-    print(f"27 indexes at scale {scale:g}:")
-    print(f"  psql -f                 {_wall(by_psql):6.2f} s  {_peak(by_psql):4.0f} MB")
-    print(f"  perfctl indexes apply   {_wall(by_perfctl):6.2f} s  {_peak(by_perfctl):4.0f} MB")
-    spread = f"({min(ratios):.2f} to {max(ratios):.2f}; target 1.10)"
-    print(f"  ratio                   {statistics.median(ratios):6.2f}    {spread}")
+    with tempfile.TemporaryDirectory() as folder:
+        plain = Path(folder) / "plain.sql"
+        plain.write_text(MIGRATION.read_text().replace("INDEX CONCURRENTLY", "INDEX"))
+        by_psql = [psql, "-X", "-q", "-v", "ON_ERROR_STOP=1", "-d", dsn, "-f"]
+        apply = [sys.executable, "-m", "perfctl", "indexes", "apply", "--yes", "--quiet", str(MIGRATION)]
+        pairs = (
+            ("--jobs 1", [*by_psql, str(MIGRATION)], [*apply, "--jobs", "1"], 1.05),
+            ("--jobs 2", [*by_psql, str(MIGRATION)], [*apply, "--jobs", "2"], 0.75),
+            ("--offline --jobs 2", [*by_psql, str(plain)], [*apply, "--offline", "--jobs", "2"], 0.75),
+        )
+        print(f"27 indexes at scale {scale:g}, as whole processes:")
+        for name, one, two, target in pairs:
+            _pair(name, one, two, target, [psql, "-X", "-q", "-d", dsn, "-f", str(ROLLBACK)], dsn, rounds)
+    run([*apply], dsn)
+    verify = [sys.executable, "-m", "perfctl", "indexes", "verify", str(MIGRATION)]
+    samples = [run(verify, dsn) for _ in range(rounds)]
     sent = _statements(server, dsn, MIGRATION)
-    print(f"  perfctl indexes verify  {_wall(verify):6.2f} s  {_peak(verify):4.0f} MB  {sent} statements")
+    print(f"  perfctl indexes verify  {_wall(samples):6.2f} s  {_peak(samples):4.0f} MB  {sent} statements")
+
+
+def _pair(name: str, one: list[str], two: list[str], target: float, undo: list[str], dsn: str, rounds: int) -> None:
+    """psql and perfctl in turn, the indexes dropped in between; the first round warms the caches."""
+    by_psql, by_perfctl = [], []
+    for number in range(rounds + 1):
+        first = run(one, dsn)
+        run(undo, dsn)
+        second = run(two, dsn)
+        run(undo, dsn)
+        if number:
+            by_psql.append(first)
+            by_perfctl.append(second)
+    ratios = [b.wall_s / a.wall_s for a, b in zip(by_psql, by_perfctl, strict=True)]
+    print(
+        f"  apply {name:20} {_wall(by_perfctl):6.2f} s  {_peak(by_perfctl):4.0f} MB;"
+        f" psql -f {_wall(by_psql):6.2f} s  {_peak(by_psql):4.0f} MB; ratio {statistics.median(ratios):.2f}"
+        f" ({min(ratios):.2f} to {max(ratios):.2f}; target {target:.2f})",
+        flush=True,
+    )
 
 
 def verify_many(server: PostgresServer, many: int, rounds: int) -> None:
