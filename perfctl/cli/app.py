@@ -55,6 +55,10 @@ def run(arguments: list[str]) -> None:
         # The reader had enough (`| head`); the interpreter would complain while it flushes.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(128 + signal.SIGPIPE)
+    finally:
+        # The exit code is settled: a signal that still comes while the interpreter ends must not replace it.
+        for signum in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(signum, signal.SIG_IGN)
 
 
 def _stop(signum: int, _: FrameType | None) -> None:

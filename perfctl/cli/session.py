@@ -268,6 +268,9 @@ def execute(command: str, options: Options, body: Callable[[Session], Report]) -
         _finish(session, report)
     except BrokenPipeError:
         _reader_left()
+    except KeyboardInterrupt as again:
+        # Asked to stop while it says how it ended: no more words, and the code of the signal.
+        raise typer.Exit(exit_code_of(again)) from None
     raise typer.Exit(report.exit_code)
 
 
