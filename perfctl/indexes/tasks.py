@@ -146,9 +146,11 @@ class Tasks:
         lock_timeout also counts the waits for other transactions, hours into a build.
         Raises Again when somebody holds the lock.
         """
-        brief = () if step.concurrent else (("lock_timeout", _ms(self._lock_timeout_s(step))),)
+        # Said either way: RESET would bring the role's own back, and a build's last wait would be cut by it.
+        timeout = "0" if step.concurrent else _ms(self._lock_timeout_s(step))
         name = f"perfctl/{self.journal.run_id}/{step.name.name}".encode()[:63].decode(errors="ignore")
-        changes = lane.wanted((("application_name", name), *step.settings, *brief))
+        before = lane.settings
+        changes = lane.wanted((("application_name", name), *step.settings, ("lock_timeout", timeout)))
         settings = [settings_sql(changes)] if changes else []
         if not (step.concurrent and step.lockable and step.table):
             for text in settings:
@@ -162,7 +164,7 @@ class Tasks:
         try:
             yield from self._await(lane, lambda: lane.pg.rolled_back(probe, settings))
         except StatementFailed as error:
-            lane.settings.clear()
+            lane.settings = before
             if error.sqlstate == _NO_LOCK:
                 raise self._locked(step, started) from error
             if error.sqlstate != _WRONG_OBJECT:
@@ -170,7 +172,7 @@ class Tasks:
             yield from self._settle(lane, replace(step, lockable=False))
         except Denied:
             # Who may build may still not be allowed LOCK TABLE; the watcher keeps the time instead.
-            lane.settings.clear()
+            lane.settings = before
             yield from self._settle(lane, replace(step, lockable=False))
         self._heed_stop(lane)
 
