@@ -68,7 +68,7 @@ class Session:
         return target
 
     def postgres(self, *, bounded: bool = True) -> Postgres:
-        """A session on the target's database; ``bounded`` looks are ended after ``--timeout``.
+        """A session on the target's database; ``bounded`` looks are ended after ``--timeout``, others by no limit.
 
         Raises ConfigError, Unreachable, Denied, or Refused for a server that is too old or a transaction pooler.
         """
@@ -83,6 +83,8 @@ class Session:
         self._pooled = postgres.own_session(pg, None if self._pooled else self._connect)
         if bounded:
             pg.setting("statement_timeout", f"{round((self.timeout_s or 60.0) * 1000)}ms")
+        else:
+            pg.lift_time_limits()
         return pg
 
     def _connect(self) -> Postgres:

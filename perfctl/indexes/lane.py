@@ -10,19 +10,13 @@ from typing import Any
 from perfctl.errors import PerfctlError
 from perfctl.indexes.model import Step
 from perfctl.indexes.running import Outcome, Progress
-from perfctl.servers.postgres import Postgres
+from perfctl.servers.postgres import TIME_LIMITS, Postgres
 
 #: What a step does, a stretch at a time: it hands back the turn whenever there is something to wait for.
 Task = Generator[None, None, Outcome]
 
 #: Limits that a role or database may set and that would end a long build; those a server lacks are passed over.
-LIFTED = {
-    "statement_timeout": 0,
-    "lock_timeout": 0,
-    "idle_in_transaction_session_timeout": 0,
-    "idle_session_timeout": 14,
-    "transaction_timeout": 17,
-}
+LIFTED = {**TIME_LIMITS, "lock_timeout": 0}
 
 
 class Sender(threading.Thread):

@@ -47,6 +47,18 @@ KEEPALIVES = {
     "tcp_user_timeout": "90000",
 }
 
+#: Limits that a role or database may set and that would end a long statement or a session that waits for one; each
+#: with the version that it came with.
+TIME_LIMITS = {
+    "statement_timeout": 0,
+    "idle_in_transaction_session_timeout": 0,
+    "idle_session_timeout": 14,
+    "transaction_timeout": 17,
+}
+
+#: SQLSTATEs of a server that ends a session: told to by somebody, or by one of those limits
+_ENDED = ("57P01", "57P02", "57P03", "57P05", "25P03", "25P04")
+
 #: Statements by which two connections through a pooler show whether they share: on a busy one a single pair may not.
 _POOLER_TRIES = 8
 _POOLER_ANSWERS_S = 5.0
@@ -169,6 +181,10 @@ class Postgres:
         """Several settings for this session in one round trip; None goes back to the session's default."""
         if wanted:
             self.execute(settings_sql(wanted))
+
+    def lift_time_limits(self) -> None:
+        """Let a statement, and this session, last as long as they take."""
+        self.settings({name: "0" for name, since in TIME_LIMITS.items() if self.major >= since})
 
     def current(self, names: Sequence[str]) -> dict[str, str]:
         """What some settings are now, by name."""
@@ -328,7 +344,7 @@ def translate(error: psycopg.Error) -> PerfctlError:
     message = (error.diag.message_primary or str(error)).strip()
     if state == "42501":
         return Denied(message, hint=error.diag.message_hint)
-    if state is None or state[:2] == "08" or state in ("57P01", "57P02", "57P03"):
+    if state is None or state[:2] == "08" or state in _ENDED:
         return ConnectionLost(f"the connection was lost: {message.splitlines()[0]}")
     if state == "53300":
         return Unreachable(message)
