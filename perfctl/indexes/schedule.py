@@ -52,9 +52,10 @@ class Schedule:
 
     def ready(self) -> Iterator[int]:
         """The steps that may start now, the one to start first at the head."""
-        free = (number for number in self.todo if self._may_start(number))
+        # A list: who goes through it may end steps as it goes.
+        free = [number for number in self.todo if self._may_start(number)]
         if self.jobs == 1:
-            return free
+            return iter(free)
         left = self._remaining_s()
         return iter(sorted(free, key=lambda n: (not self._calm(n), -left.get(self.steps[n].table, 0.0), n)))
 
