@@ -461,13 +461,21 @@ class Tasks:
 
     def _leave_drop(self, lane: Lane, sql: str, late: WaitedTooLong) -> Generator[None, None, str]:
         """Leave the server dropping a unique leftover by itself: until then it rejects the application's writes."""
-        sender = lane.send(lambda: lane.pg.execute(sql))
+
+        def drop() -> int:
+            if lane.pg.major >= 14:
+                # With its client gone it would be ended, and the leftover would stay.
+                lane.pg.setting("client_connection_check_interval", "0")
+            return lane.pg.execute(sql)
+
+        sender = lane.send(drop)
         pid = lane.pg.pid
         until = time.monotonic() + _CANCEL_AGAIN_S
         while not sender.done.is_set() and time.monotonic() < until:
             yield
         if sender.done.is_set():
             sender.take()
+            lane.renew(lane.pg)
             return ""
         lane.pg.hang_up()
         return (
