@@ -71,7 +71,9 @@ def _held(step: Step, table_oid: int | None, near: Neighbours) -> Obstacle | Non
     """Somebody's lock keeps the statement from beginning. An autovacuum yields to it, unless against wraparound."""
     if table_oid is None:
         return None
-    holders = [b for b in near.blockers if b.table_oid == table_oid and b.reason == "holder" and b.pid != step.follows]
+    # A prepared transaction has no pid, and a step that follows nobody has none to follow.
+    followed = {step.follows} - {None}
+    holders = [b for b in near.blockers if b.table_oid == table_oid and b.reason == "holder" and b.pid not in followed]
     for each in holders:
         if each.is_wraparound:
             return Obstacle(
