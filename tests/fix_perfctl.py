@@ -159,8 +159,10 @@ def new_project(folder: Path, database: Database) -> Project:
     """A project for a database, without migrations."""
     project = Project(folder, database.dsn)
     project.migrations.mkdir()
+    # However slow the machine, a build begins: what a test holds it up with is not to be waited for before.
     project.configure(
-        "version: 1\ntargets:\n  test:\n    database: {dsn: '{dsn}'}\nindexes: {migrations: migrations}\n"
+        "version: 1\ntargets:\n  test:\n    database: {dsn: '{dsn}'}\n"
+        "indexes: {migrations: migrations, blocker_age: 2h}\n"
     )
     return project
 

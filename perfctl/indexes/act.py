@@ -61,12 +61,9 @@ def apply(
         book = journal(watcher)
         run_id = book.open(command, target)
         run = Run(ground, watcher, book, limits, on_event, stop)
-        try:
-            run.all()
-        except PerfctlError as lost:
-            # The watcher is gone for good: what the journal lacks, the next run reads off the catalogue.
-            run.errors.append((run.lanes[0].step or ground.steps[0] if run.lanes else ground.steps[0], lost))
+        run.all()
         error = _error(run, ways)
+        # Where the server is gone for good: what the journal lacks, the next run reads off the catalogue.
         with suppress(PerfctlError):
             book.close("done" if error is None else error.message)
         return Result(run_id, tuple(run.outcomes), error)

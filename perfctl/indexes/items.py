@@ -125,6 +125,7 @@ def event_facts(event: Event) -> dict[str, Any]:
             "phase": event.progress.phase,
             "fraction": event.progress.fraction,
             "waiting": event.progress.is_waiting,
+            "xmin_age": event.progress.xmin_age,
             "blocker": event.progress.blocker,
         }
     return facts

@@ -13,7 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from perfctl.errors import Denied, LeaveNow, PerfctlError, StopRequested
+from perfctl.errors import ConnectionLost, Denied, LeaveNow, PerfctlError, StopRequested
 from perfctl.indexes import gates
 from perfctl.indexes.lane import Lane
 from perfctl.indexes.ledger import Journal
@@ -111,9 +111,16 @@ class Run:
         try:
             while self._turn():
                 pass
-        except LeaveNow as second:
-            self.stopped_by = second.signum
+        except StopRequested as stop:
+            # A second signal, or one that came while a lost server was waited for.
+            self.stopped_by = stop.signum
             self._leave()
+        except ConnectionLost as lost:
+            self.errors += [(lane.step, lost) for lane in self.lanes if lane.step and not lane.told] or [
+                (self.ground.steps[0], lost)
+            ]
+            for lane in self.lanes:
+                self._tell_left(lane, "the server may go on with it; the next run looks")
         finally:
             for lane in (*self.lanes, *self.idle):
                 if lane.is_sending:
@@ -123,12 +130,16 @@ class Run:
         """Asked twice: what is under way is told to end and not waited for, and a drop is left to end by itself."""
         for lane in self.lanes:
             assert lane.step is not None
-            with suppress(PerfctlError, LeaveNow):
+            with suppress(PerfctlError, StopRequested):
                 if lane.is_sending and not lane.cleaning:
-                    self.watcher.values("SELECT pg_catalog.pg_cancel_backend(%s)", (lane.pg.pid,))
-            self.leftovers[lane.step.name] = self.tasks.what_remains(lane)
-            if not lane.told:
-                self.outcomes.append(Outcome(lane.step, "failed", f"stopped; {self.leftovers[lane.step.name]}"))
+                    lane.pg.cancel()
+            self._tell_left(lane, self.tasks.what_remains(lane))
+
+    def _tell_left(self, lane: Lane, what: str) -> None:
+        assert lane.step is not None
+        self.leftovers[lane.step.name] = what
+        if not lane.told:
+            self.outcomes.append(Outcome(lane.step, "failed", f"stopped; {what}"))
 
     def _turn(self) -> bool:
         if self.stopped_by is None:
@@ -248,7 +259,7 @@ class Run:
         if obstacle.at_most_s is not None and elapsed_s > obstacle.at_most_s:
             self._waive(step)
             return
-        self.end_blockers(step, obstacle.blockers, elapsed_s)
+        self.end_blockers(number, obstacle.blockers, elapsed_s)
         held.not_before = now + _AROUND_S
         if obstacle.final or elapsed_s > self.limits.wait_budget_s:
             self._give_up(number, held)
@@ -265,7 +276,7 @@ class Run:
         self.outcomes.append(outcome)
         self.tell("failed", step, number, detail=outcome.detail)
 
-    def end_blockers(self, step: Step, blockers: Sequence[Blocker], waited_s: float) -> list[str]:
+    def end_blockers(self, number: int, blockers: Sequence[Blocker], waited_s: float) -> list[str]:
         """End the sessions in the way that the list allows; says whom."""
         if waited_s < self.limits.kill_after_s:
             return []
@@ -286,7 +297,7 @@ class Run:
                 if rows and rows[0][0]:
                     ended.append(f"ended {each}")
         for words in ended:
-            self.tell("ended", step, self.ground.steps.index(step), detail=words)
+            self.tell("ended", self.ground.steps[number], number, detail=words)
         return ended
 
     # what is under way
@@ -351,7 +362,7 @@ class Run:
         pause_s = min(30.0, 0.2 * 2**held.tries) * self.random.uniform(0.5, 1.5)
         held.not_before = now + pause_s
         self._schedule.put_back(number)
-        self.end_blockers(step, again.blockers, now - held.since)
+        self.end_blockers(number, again.blockers, now - held.since)
         self.tell("retry", step, number, elapsed_s=now - held.since, detail=again.why)
 
     def _failed(self, number: int, step: Step, error: BaseException) -> None:

@@ -116,6 +116,8 @@ class Progress:
     blocks_done: int
     tuples_total: int
     tuples_done: int
+    #: transactions back to the oldest row version that it keeps from being vacuumed away; None while it keeps none
+    xmin_age: int | None
     wait_lock: str | None
     blocker_pid: int | None
     blocker_role: str | None

@@ -200,8 +200,6 @@ class Tasks:
         It may wait ``budget_s`` for others in each of its phases; then it is cancelled and WaitedTooLong names them.
         The OID of what it makes goes into the journal's ``line`` as soon as it shows.
         """
-        assert lane.step is not None
-        step = lane.step
         sender = lane.send(lambda: lane.pg.execute(sql))
         timing = Timing()
         looked = lane.looked_at
@@ -228,7 +226,7 @@ class Tasks:
                     self.journal.note_oid(line, progress.index_oid)
                     line = None
                 self._tell("progress", lane, elapsed_s=looked - sender.started, progress=progress)
-                self._insist(step, progress, phase_s, budget_s, timing, drop=drop)
+                self._insist(lane, progress, phase_s, budget_s, timing, drop=drop)
         except (LeaveNow, GeneratorExit):
             raise
         except (PerfctlError, KeyboardInterrupt):
@@ -241,11 +239,13 @@ class Tasks:
         return timing
 
     def _insist(
-        self, step: Step, progress: Progress, phase_s: float, budget_s: float, timing: Timing, *, drop: bool
+        self, lane: Lane, progress: Progress, phase_s: float, budget_s: float, timing: Timing, *, drop: bool
     ) -> None:
         """End whom the list allows to be ended; give up when the budget of the phase is spent."""
+        assert lane.step is not None
+        step = lane.step
         blocking = (progress.blocking,) if progress.blocking else ()
-        timing.killed += tuple(self.run.end_blockers(step, blocking, phase_s))
+        timing.killed += tuple(self.run.end_blockers(lane.number, blocking, phase_s))
         if progress.waits_for_table and not drop and phase_s > self._lock_timeout_s(step):
             raise StatementFailed("the table's lock was not got in time", sqlstate=_NO_LOCK)
         if phase_s <= budget_s:

@@ -43,10 +43,18 @@ class Watcher:
         self._stop = stop
 
     def __enter__(self) -> Watcher:
-        self._pg.answer_within_s = self._limits.answer_within_s
+        self._begin(self._pg)
         self._lock()
-        self._pg.setting("default_transaction_read_only", "off")
         return self
+
+    def _begin(self, pg: Postgres) -> None:
+        pg.answer_within_s = self._limits.answer_within_s
+        # A line of the journal that a crash of the server takes back would make an index nobody's.
+        pg.execute(
+            "SET default_transaction_read_only = off;"
+            " SELECT set_config('synchronous_commit', 'local', false)"
+            " WHERE pg_catalog.current_setting('synchronous_commit') = 'off'"
+        )
 
     def __exit__(self, *_: object) -> None:
         # The lock ends with its session in any case.
@@ -103,7 +111,7 @@ class Watcher:
                     raise lost from None
                 time.sleep(_POLL_S)
         self._pg = pg
-        pg.answer_within_s = self._limits.answer_within_s
+        self._begin(pg)
         # The server may not have noticed yet that the old connection is gone, and its session keeps the lock.
         with suppress(StatementFailed, Denied):
             pg.values(
@@ -112,7 +120,6 @@ class Watcher:
                 (*LOCK_KEY, before),
             )
         self._lock()
-        pg.setting("default_transaction_read_only", "off")
 
     def _lock(self) -> None:
         """Polled: who blocks in pg_advisory_lock holds a snapshot, and a build would wait for that for ever."""

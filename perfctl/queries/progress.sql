@@ -16,6 +16,8 @@ SELECT
     coalesce(p.blocks_done, 0) AS blocks_done,
     coalesce(p.tuples_total, 0) AS tuples_total,
     coalesce(p.tuples_done, 0) AS tuples_done,
+    -- how many transactions back the oldest row version is that it keeps from being vacuumed away
+    age(a.backend_xmin) AS xmin_age,
     CASE WHEN a.wait_event_type = 'Lock' THEN a.wait_event END AS wait_lock,
     w.pid AS blocker_pid,
     coalesce(b.usename::text, x.owner::text) AS blocker_role,
