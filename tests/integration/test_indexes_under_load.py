@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,7 +16,8 @@ from tests.fix_sessions import send
 
 CLIENTS = 8
 SCALE = "0.05"
-LONGEST_S = 1.0
+#: a client's statement fails that waits longer for a lock; how long it takes otherwise is the machine's business
+LOCK_TIMEOUT = "1s"
 #: what a client sends again and again: writes and reads on tables of all three schemas
 STATEMENTS = (
     "INSERT INTO production.analysis_sessions (user_id, project_id, metadata)"
@@ -41,23 +41,17 @@ class Client:
     database: Database
     stop: threading.Event
     sent: int = 0
-    longest_s: float = 0.0
-    slowest: str = ""
     failed: list[str] = field(default_factory=list)
 
     def run(self) -> None:
         """Send statements until it is stopped."""
-        with self.database.connect(application_name="client") as connection:
+        with self.database.connect(application_name="client", options=f"-c lock_timeout={LOCK_TIMEOUT}") as connection:
             while not self.stop.is_set():
                 statement = STATEMENTS[self.sent % len(STATEMENTS)]
-                began = time.monotonic()
                 try:
                     connection.execute(statement.encode())
                 except psycopg.Error as error:
                     self.failed.append(f"{statement}: {error}")
-                took_s = time.monotonic() - began
-                if took_s > self.longest_s:
-                    self.longest_s, self.slowest = took_s, statement
                 self.sent += 1
 
 
@@ -93,17 +87,13 @@ def code_beside_the_clients(process: Project, *arguments: str) -> int:
     return process.start(*arguments).wait(300).code
 
 
-def test_no_statement_fails_or_stalls_while_the_27_are_built_and_taken_off(
+def test_no_statement_fails_or_waits_for_a_lock_while_the_27_are_built_and_taken_off(
     busy: Database, clients: list[Client], tmp_path: Path
 ) -> None:
     project = with_the_27(new_project(tmp_path, busy))
-    for client in clients:
-        client.longest_s = 0.0
     before = sum(client.sent for client in clients)
     assert code_beside_the_clients(project, "apply", "--yes") == 0
     assert code_beside_the_clients(project, "verify") == 0
     assert code_beside_the_clients(project, "rollback", "--yes") == 0
     assert sum(client.sent for client in clients) > before
     assert [failure for client in clients for failure in client.failed] == []
-    slowest = max(clients, key=lambda client: client.longest_s)
-    assert slowest.longest_s < LONGEST_S, slowest.slowest
