@@ -80,6 +80,11 @@ class Bounds:
     _limits: Limits
     jobs: int | None
 
+    @property
+    def wait_budget_s(self) -> float:
+        """Seconds to wait for other transactions."""
+        return self._limits.wait_budget_s
+
     def limits(self, default_jobs: int) -> Limits:
         """The limits, with as many jobs as were asked for, else as fit the server."""
         from dataclasses import replace

@@ -15,7 +15,7 @@ from perfctl.cli import index_commands as commands
 from perfctl.cli.index_bounds import Bounds, JournalPlace
 from perfctl.cli.session import Session
 from perfctl.errors import PlanMoved, Refused, UsageError
-from perfctl.indexes import act, decide, items, judge, observe, resources, run, savedplan, undo
+from perfctl.indexes import act, decide, items, judge, observe, patience, resources, run, savedplan, undo
 from perfctl.indexes.decide import Manner, Selection
 from perfctl.indexes.model import Plan, Snapshot
 from perfctl.migrations.files import load as load_files
@@ -70,9 +70,11 @@ def scope(session: Session) -> tuple[str, ...]:
     return session.target.database.schemas if session.target.database else ()
 
 
-def plan(session: Session, pg: Postgres, job: Job, where: JournalPlace) -> tuple[Snapshot, Plan]:
+def plan(
+    session: Session, pg: Postgres, job: Job, where: JournalPlace, budget_s: float | None = None
+) -> tuple[Snapshot, Plan]:
     """Look, and decide."""
-    seen = observe.snapshot(pg, job.migrations, scope=scope(session), estimate=True, journal=where.reader)
+    seen = _look(session, pg, job.migrations, where, budget_s, estimate=True)
     made = decide.steps(
         job.migrations,
         observe.wanted(job.migrations, seen),
@@ -85,6 +87,26 @@ def plan(session: Session, pg: Postgres, job: Job, where: JournalPlace) -> tuple
             f"nothing matches --only {' '.join(job.selection.only)}", hint="perfctl indexes status lists all"
         )
     return seen, made
+
+
+def _look(
+    session: Session,
+    pg: Postgres,
+    migrations: Sequence[Migration],
+    where: JournalPlace,
+    budget_s: float | None = None,
+    *,
+    estimate: bool = False,
+) -> Snapshot:
+    """The database as it is; a table that is locked against readers is waited for as long as the budget allows."""
+    schemas = scope(session)
+    return patience.look(
+        pg,
+        lambda: observe.snapshot(pg, migrations, scope=schemas, estimate=estimate, journal=where.reader),
+        # Half of what a bounded session's statement is given, or that would be ended before it can be told why.
+        budget_s or (session.timeout_s or 60.0) / 2,
+        session.say,
+    )
 
 
 def save(session: Session, path: Path, made: Plan, seen: Snapshot, job: Job) -> None:
@@ -140,7 +162,7 @@ def apply(session: Session, job: Job, bounds: Bounds, saved: savedplan.SavedPlan
             hint=f"say --target {saved.target}",
         )
     watcher = _direct(session)
-    seen, made = plan(session, watcher, job, bounds.journal)
+    seen, made = plan(session, watcher, job, bounds.journal, bounds.wait_budget_s)
     _refuse_standby(seen)
     if saved is not None and (moved := savedplan.differences(saved, made, seen)):
         raise PlanMoved(moved, hint="make a new plan: perfctl indexes plan --out FILE")
@@ -165,7 +187,7 @@ def rollback(session: Session, chosen: Selection, bounds: Bounds, to: int | None
             hint="name the file with --journal file:PATH, or drop the indexes by hand",
         )
     watcher = _direct(session)
-    seen = observe.snapshot(watcher, (), scope=scope(session), journal=bounds.journal.reader)
+    seen = _look(session, watcher, (), bounds.journal, bounds.wait_budget_s)
     _refuse_standby(seen)
     names = [Path(name).stem for name in migrations]
     unknown = set(names) - {entry.migration for entry in seen.journal}
@@ -190,7 +212,7 @@ def verify(
 ) -> Report:
     """Look, and judge."""
     pg = session.postgres(bounded=not amcheck)
-    seen = observe.snapshot(pg, migrations, scope=scope(session), journal=where.reader)
+    seen = _look(session, pg, migrations, where)
     wanted = observe.wanted(migrations, seen)
     corruption = observe.amcheck(pg, wanted, seen) if amcheck else None
     judged = judge.verify(migrations, wanted, seen, absent=absent, corruption=corruption)
@@ -201,7 +223,7 @@ def verify(
 
 def status(session: Session, migrations: Sequence[Migration], where: JournalPlace) -> Report:
     """Look, and count."""
-    seen = observe.snapshot(session.postgres(), migrations, scope=scope(session), journal=where.reader)
+    seen = _look(session, session.postgres(), migrations, where)
     judged = judge.status(migrations, observe.wanted(migrations, seen), seen)
     return session.report(judged, notes=items.totals(Plan(()), seen))
 
