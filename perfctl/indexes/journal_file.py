@@ -58,9 +58,11 @@ class FileJournal:
 
     def _read(self) -> str:
         try:
-            return self._path.read_text(encoding="utf-8")
+            text = self._path.read_bytes()
         except OSError as error:
             raise UsageError(f'journal "{self._path}" cannot be read: {error.strerror}') from error
+        # A line that was cut short by a crash was never acted on: its statement is sent once it is on the disk.
+        return text[: text.rfind(b"\n") + 1].decode("utf-8", "replace")
 
     def _take(self, line: dict[str, Any], found: dict[int, dict[str, Any]]) -> None:
         match line.pop("event"):
@@ -95,6 +97,8 @@ class FileJournal:
         """Begin a run and return its number."""
         new = not self._path.exists()
         self.entries()
+        if not new:
+            os.truncate(self._path, len(self._read().encode()))
         self.run_id += 1
         run = {
             "event": "run",
