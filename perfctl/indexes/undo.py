@@ -145,13 +145,24 @@ def _held(index: Index, seen: Snapshot, going: set[Name]) -> tuple[str, str] | N
         parent = seen.by_oid.get(index.parent_oid)
         if parent is None or parent.full_name not in going:
             return "it is a part of a partitioned index now", "drop that index, then roll back again"
-    foreign = [str(i.full_name) for i in seen.indexes if i.parent_oid == index.oid and i.full_name not in going]
+    # A partition that is younger than the whole has got its part from the server, for the whole's sake.
+    foreign = [
+        str(part.full_name)
+        for part in _below(index, seen)
+        if part.full_name not in going and part.table_oid < index.oid
+    ]
     if foreign:
         return (
             f"attached parts that perfctl did not make would go with it: {', '.join(foreign)}",
             "drop it by hand if that is meant, or leave it with --except",
         )
     return None
+
+
+def _below(index: Index, seen: Snapshot) -> list[Index]:
+    """Its parts on every level: all of them go with it."""
+    parts = [part for part in seen.indexes if part.parent_oid == index.oid]
+    return [each for part in parts for each in (part, *_below(part, seen))]
 
 
 def _changed(entry: Entry, index: Index) -> str | None:
