@@ -166,7 +166,7 @@ class Tasks:
         except StatementFailed as error:
             lane.settings = before
             if error.sqlstate == _NO_LOCK:
-                raise self._locked(step, started) from error
+                raise self._locked(lane, step, started) from error
             if error.sqlstate != _WRONG_OBJECT:
                 raise
             yield from self._settle(lane, replace(step, lockable=False))
@@ -181,11 +181,15 @@ class Tasks:
         # Writers queue up behind a lock that they conflict with; an autovacuum yields to one that it blocks alone.
         return timeout_s if step.concurrent else min(timeout_s, max(BRIEF_LOCK_S, 0.0))
 
-    def _locked(self, step: Step, started: float) -> Again:
+    def _locked(self, lane: Lane, step: Step, started: float) -> Again:
         """The lock was not got: who has it."""
         oid = self.run.table_oid(step)
         near = self.run.around(fresh=True)
         holders = [each for each in near.blockers if each.table_oid == oid]
+        seen = lane.progress.blocking if lane.progress else None
+        if seen is not None and seen.identity not in {each.identity for each in holders}:
+            # A reader keeps off what takes the table for itself alone, and it may hold another table of the tree.
+            holders.insert(0, seen)
         names = "; ".join(each.named() for each in holders) or "somebody who let it go meanwhile"
         took_s = time.monotonic() - started
         error = WaitedTooLong(
@@ -294,7 +298,7 @@ class Tasks:
         """Raise Again for a statement that did not get its lock: nothing of it is left."""
         assert lane.step is not None
         if getattr(error, "sqlstate", None) == _NO_LOCK:
-            raise self._locked(lane.step, lane.began) from error
+            raise self._locked(lane, lane.step, lane.began) from error
 
     # building
 
@@ -339,7 +343,7 @@ class Tasks:
         assert lane.step is not None
         state = getattr(error, "sqlstate", None)
         if state == _NO_LOCK and self.look(lane.step.name) is None:
-            raise self._locked(lane.step, lane.began) from error
+            raise self._locked(lane, lane.step, lane.began) from error
         oid = self.run.table_oid(lane.step)
         rival = [b for b in self.run.around(fresh=True).blockers if b.table_oid == oid] if state == _DEADLOCK else []
         left = yield from self._clean_up(lane, error, note=state != _DEADLOCK)
