@@ -267,11 +267,12 @@ def execute(command: str, options: Options, body: Callable[[Session], Report]) -
     finally:
         session.close()
     try:
-        _finish(session, report)
+        with session.gentle_stop():
+            # A reader of the report gets it whole; asked a second time, it ends without.
+            _finish(session, report)
     except BrokenPipeError:
         _reader_left()
     except KeyboardInterrupt as again:
-        # Asked to stop while it says how it ended: no more words, and the code of the signal.
         raise typer.Exit(exit_code_of(again)) from None
     raise typer.Exit(report.exit_code)
 

@@ -6,7 +6,7 @@ from collections.abc import Container
 from dataclasses import dataclass
 
 from perfctl.indexes.canonical_text import canonical_text
-from perfctl.indexes.model import Index, Snapshot, State, Wanted
+from perfctl.indexes.model import Build, Index, Snapshot, State, Wanted
 from perfctl.migrations.model import Name
 
 
@@ -77,6 +77,8 @@ def broken(index: Index, seen: Snapshot) -> Found | None:
         return None
     if hidden := next((b for b in seen.builds if b.index_oid is None and b.table_oid in (None, index.table_oid)), None):
         return Found(State.BUILDING, f"pid {hidden.pid} is building; this role cannot see what", index)
+    if (reindex := _reindex_of(index, seen)) is not None:
+        return Found(State.BUILDING, f"pid {reindex.pid} is rebuilding an index of its table", index)
     if index.relkind == "I":
         # Valid only once every partition has its part attached.
         return None
@@ -85,6 +87,14 @@ def broken(index: Index, seen: Snapshot) -> Found | None:
     if index.is_ready:
         return Found(State.INVALID_READY, "a build failed in its last phase; every write still pays for it", index)
     return Found(State.INVALID_UNREADY, "a build failed before it was ready", index)
+
+
+def _reindex_of(index: Index, seen: Snapshot) -> Build | None:
+    """The REINDEX CONCURRENTLY that a transient index may be of: the progress view names the old index, not this one."""
+    if not index.full_name.name.rstrip("0123456789").endswith(("_ccnew", "_ccold")):
+        return None
+    commands = (b for b in seen.builds if b.table_oid == index.table_oid and (b.command or "").startswith("REINDEX"))
+    return next(commands, None)
 
 
 def _was_being_dropped(index: Index, seen: Snapshot) -> bool:

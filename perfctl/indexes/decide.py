@@ -26,7 +26,7 @@ from perfctl.indexes.model import (
     literal,
     quoted,
 )
-from perfctl.indexes.owned import began, index_names, unfinished
+from perfctl.indexes.owned import abandoned, began, index_names, unfinished
 from perfctl.indexes.partitioned import Part, suffixed
 from perfctl.indexes.rights import missing_rights
 from perfctl.migrations.model import (
@@ -542,7 +542,7 @@ class _Planner:
 
     def _unfinished(self, op: _Op, found: Found, text: str | None) -> bool:
         """A run that was killed began it, and the server finished it."""
-        entry = unfinished(self.seen.journal).get(op.name)
+        entry = unfinished(self.seen.journal).get(op.name) or abandoned(self.seen).get(op.name)
         return entry is not None and found.index is not None and began(entry, found.index, text)
 
     def _adopt(self, op: _Op, wanted: Wanted, found: Found, text: str | None) -> None:

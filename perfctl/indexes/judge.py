@@ -8,7 +8,7 @@ from typing import Any
 from perfctl.indexes.classify import Found, classify, dead
 from perfctl.indexes.figures import human_bytes
 from perfctl.indexes.model import Index, Snapshot, State, Wanted, full
-from perfctl.indexes.owned import index_names, standing, unfinished
+from perfctl.indexes.owned import abandoned, index_names, standing, unfinished
 from perfctl.migrations.model import CreateIndex, DropIndex, Migration, Name
 from perfctl.report import Item, Status
 
@@ -141,7 +141,7 @@ def _verify_absent(w: Wanted, seen: Snapshot, _: Mapping[int, str | None] | None
         )
         return Item("index", str(w.name), Status.FINDING, f"{state.state}: {state.why}", remedy, facts(index))
     mine = {entry.full_name for entry in standing(seen.journal) if entry.kind == "create_index"}
-    if w.name not in mine | unfinished(seen.journal).keys():
+    if w.name not in mine | unfinished(seen.journal).keys() | abandoned(seen).keys():
         return Item("index", str(w.name), Status.OK, "there, but not made by perfctl", data=facts(index))
     return Item("index", str(w.name), Status.FINDING, "still there", "perfctl indexes rollback", facts(index))
 

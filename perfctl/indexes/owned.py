@@ -78,6 +78,17 @@ def unfinished(journal: Sequence[Entry]) -> dict[Name, Entry]:
     }
 
 
+def abandoned(seen: Snapshot) -> dict[Name, Entry]:
+    """Builds that failed and left something of theirs behind, which could not be dropped at the time."""
+    last = {entry.full_name: entry for entry in seen.journal if entry.kind in ("create_index", "drop_leftover")}
+    return {
+        name: entry
+        for name, entry in last.items()
+        if entry.kind == "create_index" and entry.state == "failed" and entry.undoes is None
+        if (index := seen.by_name.get(name)) is not None and index.oid == entry.object_oid
+    }
+
+
 def began(entry: Entry, index: Index, text: str | None) -> bool:
     """True when the index is what that line began to build; ``text`` is the wanted canonical text."""
     if (index.table_schema, index.table_name) != (entry.table_schema, entry.table_name):

@@ -100,6 +100,14 @@ class Live:
         return self.is_unique and self.is_ready and not self.is_valid
 
 
+#: what the wait events of a session that shows no phase mean
+_WAITS = {
+    "relation": "waiting for the table's lock",
+    "virtualxid": "waiting for those who use the table",
+    "transactionid": "waiting for another transaction",
+}
+
+
 @dataclass(frozen=True, slots=True)
 class Progress:
     """What a session that builds or drops an index is doing now."""
@@ -142,7 +150,7 @@ class Progress:
     @property
     def wait_phase(self) -> str:
         """What a budget is kept for: the phase that the server names, or the lock that is waited for."""
-        return self.phase or f"waiting for {self.wait_lock}"
+        return self.phase or _WAITS.get(self.wait_lock or "", "waiting for a lock")
 
     @property
     def fraction(self) -> float | None:

@@ -108,13 +108,14 @@ class Tasks:
         self.journal.finish(self._line(lane, outcome.oid), outcome)
         return outcome
 
-    def failed(self, lane: Lane, error: BaseException, more: str = "") -> None:
-        """Write down, and tell, that the lane's step failed."""
+    def failed(self, lane: Lane, error: BaseException, more: str = "", *, left: Live | None = None) -> None:
+        """Write down, and tell, that the lane's step failed; ``left`` is what stays behind of it."""
         assert lane.step is not None
         message = error.message if isinstance(error, PerfctlError) else "stopped"
         detail = getattr(error, "detail", None)
         elapsed_s = time.monotonic() - lane.began
-        outcome = Outcome(lane.step, "failed", message + (f" ({detail})" if detail else "") + more, elapsed_s)
+        words = message + (f" ({detail})" if detail else "") + more
+        outcome = Outcome(lane.step, "failed", words, elapsed_s, oid=left.oid if left else None)
         self.run.outcomes.append(outcome)
         lane.told = True
         self._tell("failed", lane, elapsed_s=elapsed_s, detail=outcome.detail)
@@ -423,18 +424,18 @@ class Tasks:
         assert lane.step is not None
         step = lane.step
         lane.cleaning = True
-        more, left_behind = "", False
+        more, left_behind, left = "", False, None
         try:
             left = self.look(step.name)
             if left is not None and not left.is_good and left.relkind == "i" and left.builder_pid is None:
                 more = yield from self._drop_leftover(lane, left, error)
                 left_behind = bool(more)
         except PerfctlError as second:
-            more, left_behind = f"; its invalid leftover stays ({second.message}) until the next apply", True
+            more, left_behind = f"; its invalid leftover stays ({second.message}) until the next run", True
         if left_behind:
             self.run.leftovers[step.name] = more.removeprefix("; ")
         if note:
-            self.failed(lane, error, more)
+            self.failed(lane, error, more, left=left if left_behind else None)
         return left_behind
 
     def _drop_leftover(self, lane: Lane, left: Live, error: BaseException) -> Generator[None, None, str]:

@@ -8,7 +8,7 @@ from dataclasses import replace
 from perfctl.indexes.canonical_text import canonical_text
 from perfctl.indexes.decide import OLD, Selection
 from perfctl.indexes.model import Entry, Index, Plan, Refusal, Skipped, Snapshot, Step, full, literal, quoted
-from perfctl.indexes.owned import began, standing, unfinished
+from perfctl.indexes.owned import abandoned, began, standing, unfinished
 from perfctl.indexes.partitioned import suffixed
 from perfctl.indexes.rights import missing_rights
 from perfctl.migrations.model import Name
@@ -27,11 +27,10 @@ def steps(
     ``to`` keeps the migrations up to that number; ``migrations`` rolls back those alone. An index that was
     changed since it was made is refused unless ``selection`` names it outright.
     """
+    owned = [*standing(seen.journal), *unfinished(seen.journal).values(), *abandoned(seen).values()]
     chosen = [
         entry
-        for entry in sorted(
-            [*standing(seen.journal), *unfinished(seen.journal).values()], key=lambda e: e.id, reverse=True
-        )
+        for entry in sorted(owned, key=lambda e: e.id, reverse=True)
         if entry.undo is not None
         and selection.takes(entry.full_name)
         and (not migrations or entry.migration in migrations)
