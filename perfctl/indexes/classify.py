@@ -70,11 +70,12 @@ def covering(wanted: Wanted, text: str, seen: Snapshot, going: Container[Name]) 
 
 def broken(index: Index, seen: Snapshot) -> Found | None:
     """What is wrong with an index that is not good, or who is building it; None for a good one."""
+    if index.is_good:
+        # A REINDEX CONCURRENTLY may be under way; until it is done this one serves.
+        return None
     if build := seen.building.get(index.oid):
         by = f"pid {build.pid} ({build.role or '?'}, {build.application or '?'}), {build.phase or 'phase not visible'}"
         return Found(State.BUILDING, f"being built by {by}", index)
-    if index.is_good:
-        return None
     if hidden := next((b for b in seen.builds if b.index_oid is None and b.table_oid in (None, index.table_oid)), None):
         return Found(State.BUILDING, f"pid {hidden.pid} is building; this role cannot see what", index)
     if (reindex := _reindex_of(index, seen)) is not None:
@@ -90,7 +91,7 @@ def broken(index: Index, seen: Snapshot) -> Found | None:
 
 
 def _reindex_of(index: Index, seen: Snapshot) -> Build | None:
-    """The REINDEX CONCURRENTLY that a transient index may be of: the progress view names the old index, not this one."""
+    """The REINDEX CONCURRENTLY that a transient index may be of; the progress view names the old index."""
     if not index.full_name.name.rstrip("0123456789").endswith(("_ccnew", "_ccold")):
         return None
     commands = (b for b in seen.builds if b.table_oid == index.table_oid and (b.command or "").startswith("REINDEX"))
