@@ -107,7 +107,7 @@ def _nothing_changed(first: BaseException, causes: Sequence[str]) -> PerfctlErro
     match first:
         case WaitedTooLong():
             return Busy(text, hint=hint)
-        case StatementFailed():
+        case StatementFailed() | Refused():
             return Refused(text, hint=hint)
         case Denied():
             return Denied(text, hint=hint)

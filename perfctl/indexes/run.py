@@ -13,7 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from perfctl.errors import ConnectionLost, Denied, LeaveNow, PerfctlError, StopRequested
+from perfctl.errors import Denied, LeaveNow, PerfctlError, Refused, StopRequested, Unreachable
 from perfctl.indexes import gates
 from perfctl.indexes.lane import Lane
 from perfctl.indexes.ledger import Journal
@@ -101,8 +101,10 @@ class Run:
     _pause_s: float = _FIRST_LOOK_S
     _held_told: float = 0.0
     _halted: bool = False
+    _jobs: int = 1
 
     def __post_init__(self) -> None:
+        self._jobs = self.limits.jobs
         self._schedule = Schedule(self.ground.steps, jobs=self.limits.jobs)
 
     def all(self) -> None:
@@ -115,7 +117,8 @@ class Run:
             # A second signal, or one that came while a lost server was waited for.
             self.stopped_by = stop.signum
             self._leave()
-        except ConnectionLost as lost:
+        except PerfctlError as lost:
+            # What was done is told all the same, and what is under way is not taken for undone.
             self.errors += [(lane.step, lost) for lane in self.lanes if lane.step and not lane.told] or [
                 (self.ground.steps[0], lost)
             ]
@@ -162,16 +165,30 @@ class Run:
     # what may start
 
     def _start(self) -> None:
-        while len(self.lanes) < self.limits.jobs and (number := self._next()) is not None:
+        while len(self.lanes) < self._jobs and (number := self._next()) is not None:
             step = self.ground.steps[number]
-            lane = self.idle.pop() if self.idle else Lane(
-                self.ground.connect(), self.bell, connection_check_s=self.limits.connection_check_s
-            )  # fmt: skip
+            if (lane := self._free_lane(number)) is None:
+                return
             self._schedule.start(number)
             lane.begin(number, step, self.tasks.of(lane, step))
             self.lanes.append(lane)
             self._pause_s = _FIRST_LOOK_S
             self._advance(lane)
+
+    def _free_lane(self, number: int) -> Lane | None:
+        """A session for a step; None where no further one is to be had beside those at work."""
+        if self.idle:
+            return self.idle.pop()
+        try:
+            return Lane(self.ground.connect(), self.bell, connection_check_s=self.limits.connection_check_s)
+        except (Unreachable, Refused) as error:
+            if not self.lanes:
+                raise
+            # What is under way goes on: fewer at a time are better than none.
+            self._jobs = len(self.lanes)
+            why = f"no connection for more than {self._jobs} at a time: {error.message}"
+            self.tell("waiting", self.ground.steps[number], number, detail=why)
+            return None
 
     def _next(self) -> int | None:
         """The first step that may start and has nothing in its way."""

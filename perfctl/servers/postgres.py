@@ -287,7 +287,16 @@ def own_session(pg: Postgres, other: Callable[[], Postgres] | None) -> bool:
     ``other``, a second connection, shows what it shares: with session pooling each keeps a process of its own, else
     they get whichever is free. Returns whether a pooler is in between; None for ``other`` takes its kind as known.
     """
-    mine = _process_of(pg)
+    if other is None:
+        # The pool may have lent out its last one.
+        pg.answer_within_s = _POOLER_ANSWERS_S
+    try:
+        mine = _process_of(pg)
+    except ConnectionLost as lost:
+        if other is None:
+            raise _pool_too_small(pg) from lost
+        raise
+    pg.answer_within_s = None
     started_as, pg.pid = pg.pid, mine
     if mine == started_as:
         return False
@@ -306,13 +315,17 @@ def own_session(pg: Postgres, other: Callable[[], Postgres] | None) -> bool:
             if _process_of(second) == mine or _process_of(pg) != mine:
                 raise refusal
     except ConnectionLost as lost:
-        raise Refused(
-            f"{pg.label} is a pooler that gave no second connection within {_POOLER_ANSWERS_S:.0f} s",
-            hint="perfctl needs two and one more for each job: give its role a larger pool, or a direct connection",
-        ) from lost
+        raise _pool_too_small(pg) from lost
     finally:
         second.close()
     return True
+
+
+def _pool_too_small(pg: Postgres) -> Refused:
+    return Refused(
+        f"{pg.label} is a pooler that gave no further connection within {_POOLER_ANSWERS_S:.0f} s",
+        hint="perfctl needs one and one more for each job: give its role a larger pool, or a direct connection",
+    )
 
 
 def _process_of(pg: Postgres) -> int:
