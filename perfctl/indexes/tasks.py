@@ -310,6 +310,12 @@ class Tasks:
                 # Whoever built it owns it: a rollback of perfctl's leaves it.
                 return Outcome(step, "skipped", "somebody else has built it meanwhile")
             return self._adopt(lane, there, "a build that was under way has finished")
+        if there is not None and builder is not None and not there.is_good and there.relkind == "i":
+            # Whoever was at it died over it: it is a leftover like any other.
+            yield from self._settle(lane, step)
+            sql = f"DROP INDEX CONCURRENTLY {full(step.name)}"
+            yield from self.send(lane, sql, budget_s=self.limits.wait_budget_s, drop=True)
+            there = self.look(step.name)
         if there is not None:
             raise StatementFailed(
                 "something of that name appeared since the plan was made", hint="run the command again: it looks anew"
