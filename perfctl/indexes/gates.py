@@ -99,6 +99,9 @@ def _in_the_way(
 ) -> Obstacle | None:
     if step.kind not in _BUILDS or not step.concurrent:
         return None
+    if step.follows is not None and not lost_to:
+        # It waits for the build that is under way already, and for nobody else.
+        return None
     found = tuple(
         each
         for each in near.blockers
