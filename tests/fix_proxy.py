@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 import socket
 import threading
+import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from urllib.parse import quote
 
 from psycopg.conninfo import conninfo_to_dict
@@ -25,6 +26,9 @@ class _Link:
     near: socket.socket
     far: socket.socket | None = None
     cut: bool = False
+    forgotten: bool = False
+    #: when something last went through
+    heard: float = field(default_factory=time.monotonic)
 
 
 class Proxy:
@@ -85,6 +89,11 @@ class Proxy:
                 self._cut(link)
             self._changed.notify_all()
 
+    def forget_most_silent(self) -> None:
+        """Forward nothing any more on the connection that has been silent longest, as a NAT does: neither end hears."""
+        with self._changed:
+            min(self._links, key=lambda link: link.heard).forgotten = True
+
     def close(self) -> None:
         """End all of it."""
         with self._changed:
@@ -139,6 +148,7 @@ class Proxy:
             while data := source.recv(_CHUNK):
                 if not self._passes(link):
                     return
+                link.heard = time.monotonic()
                 sink.sendall(data)
             if self._passes(link):
                 sink.shutdown(socket.SHUT_WR)
@@ -150,7 +160,7 @@ class Proxy:
     def _passes(self, link: _Link) -> bool:
         """Wait until bytes are forwarded; False when the connection was cut before."""
         with self._changed:
-            self._changed.wait_for(lambda: link.cut or not self._deaf)
+            self._changed.wait_for(lambda: link.cut or not (self._deaf or link.forgotten))
             return not link.cut
 
     @staticmethod
