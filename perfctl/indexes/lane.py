@@ -9,7 +9,7 @@ from typing import Any
 
 from perfctl.errors import PerfctlError
 from perfctl.indexes.model import Step
-from perfctl.indexes.running import Outcome, Progress
+from perfctl.indexes.running import HeldUp, Outcome, Progress
 from perfctl.servers.postgres import TIME_LIMITS, Postgres
 
 #: What a step does, a stretch at a time: it hands back the turn whenever there is something to wait for.
@@ -58,6 +58,8 @@ class Lane:
         #: what the latest look showed, and when; None where the server has no such session any more
         self.progress: Progress | None = None
         self.looked_at = 0.0
+        #: whom its statement keeps waiting
+        self.held_up: list[HeldUp] = []
         self.settings: dict[str, str] = {}
         self.step: Step | None = None
         self.number = 0
@@ -97,6 +99,7 @@ class Lane:
     def send(self, act: Callable[[], Any]) -> Sender:
         """Do it in the lane's thread; the bell rings when it is over."""
         self.progress = None
+        self.held_up = []
         self.looked_at = time.monotonic()
         self.sender = Sender(act, self._bell)
         self.sender.start()

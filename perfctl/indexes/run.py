@@ -20,6 +20,7 @@ from perfctl.indexes.ledger import Journal
 from perfctl.indexes.model import Blocker, Step
 from perfctl.indexes.running import (
     Event,
+    HeldUp,
     Limits,
     Neighbours,
     Obstacle,
@@ -328,9 +329,13 @@ class Run:
             each.pid: each
             for each in self.watcher.fetch("progress", Progress, {"pids": [lane.pg.pid for lane in sending]})
         }
+        # Only what is not concurrent keeps anybody waiting.
+        plain = [lane.pg.pid for lane in sending if lane.step and not lane.step.concurrent]
+        held_up = self.watcher.fetch("held_up", HeldUp, {"pids": plain}) if plain else []
         now = time.monotonic()
         for lane in sending:
             lane.progress, lane.looked_at = found.get(lane.pg.pid), now
+            lane.held_up = [each for each in held_up if each.by_pid == lane.pg.pid]
 
     def _advance(self, lane: Lane) -> None:
         assert lane.task is not None

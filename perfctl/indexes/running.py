@@ -201,6 +201,22 @@ class TableLoad:
 
 
 @dataclass(frozen=True, slots=True)
+class HeldUp:
+    """A client that a statement of this run keeps waiting."""
+
+    pid: int
+    role: str | None
+    application: str | None
+    waits_s: float | None
+    query: str | None
+    by_pid: int
+
+    def __str__(self) -> str:
+        who = ", ".join(fact for fact in (self.role, self.application) if fact)
+        return f"pid {self.pid} ({who}): {' '.join((self.query or '').split())[:120]}"
+
+
+@dataclass(frozen=True, slots=True)
 class Replica:
     """A standby that follows this server; its lag is None where it has none or the role may not see it."""
 

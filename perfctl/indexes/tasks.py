@@ -11,7 +11,7 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from perfctl.errors import ConnectionLost, Denied, LeaveNow, PerfctlError, StatementFailed, StopRequested
+from perfctl.errors import ConnectionLost, Denied, LeaveNow, PerfctlError, Refused, StatementFailed, StopRequested
 from perfctl.indexes.canonical_text import canonical_text
 from perfctl.indexes.duplicates import Keys, repeated_keys
 from perfctl.indexes.figures import human_seconds
@@ -32,6 +32,9 @@ _WRONG_OBJECT = "42809"
 
 #: A statement that makes writers queue up behind it gives up its place sooner than this.
 BRIEF_LOCK_S = 1.0
+
+#: How long a build that is not concurrent lets somebody wait for it.
+OFFLINE_PATIENCE_S = 2.0
 
 #: After a signal, for whoever sends one sends SIGKILL soon.
 _STOPPED_CLEANUP_S = 5.0
@@ -231,6 +234,7 @@ class Tasks:
                     self.journal.note_oid(line, progress.index_oid)
                     line = None
                 self._tell("progress", lane, elapsed_s=looked - sender.started, progress=progress)
+                self._yield_to_writers(lane)
                 self._insist(lane, progress, phase_s, budget_s, timing, drop=drop)
         except (LeaveNow, GeneratorExit):
             raise
@@ -242,6 +246,18 @@ class Tasks:
         timing.total_s = time.monotonic() - sender.started
         sender.take()
         return timing
+
+    def _yield_to_writers(self, lane: Lane) -> None:
+        """Give up a build that makes somebody wait: offline is for when nobody writes."""
+        assert lane.step is not None
+        if lane.step.kind != "create_index" or lane.step.concurrent:
+            return
+        waiting = [each for each in lane.held_up if (each.waits_s or 0.0) > OFFLINE_PATIENCE_S]
+        if waiting:
+            raise Refused(
+                f"somebody came to write here and waited: {'; '.join(map(str, waiting))}; the build was given up",
+                hint="stop them, or leave --offline out: concurrent builds let writers go on",
+            )
 
     def _insist(
         self, lane: Lane, progress: Progress, phase_s: float, budget_s: float, timing: Timing, *, drop: bool

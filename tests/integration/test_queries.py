@@ -22,6 +22,7 @@ from tests.fix_servers import Database
 RECORDS: dict[str, tuple[type[Any], dict[str, Any]]] = {
     "blockers": (model.Blocker, {"tables": "{table_oid}", "own": []}),
     "builds": (model.Build, {}),
+    "held_up": (running.HeldUp, {"pids": []}),
     "index": (running.Live, {"schema": "public", "name": "i"}),
     "indexes": (model.Index, {"tables": [], "schemas": ["public"], "names": ["i"], "scope": []}),
     "journal": (model.Entry, {}),
@@ -35,7 +36,7 @@ RECORDS: dict[str, tuple[type[Any], dict[str, Any]]] = {
     "tables": (model.Table, {"schemas": ["public"], "names": ["t"]}),
 }
 #: what only a running build, or a standby, shows
-MAY_BE_EMPTY = {"builds", "replicas"}
+MAY_BE_EMPTY = {"builds", "held_up", "replicas"}
 
 
 @pytest.fixture
