@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Iterable, Sequence
 
 from perfctl.cli.session import Session
-from perfctl.indexes.decide import Manner, Selection
+from perfctl.indexes.draft import Manner, Selection
 
 
 def resume(session: Session, paths: Sequence[str], selection: Selection, manner: Manner, journal: str | None) -> str:

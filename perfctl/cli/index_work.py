@@ -16,7 +16,7 @@ from perfctl.cli.index_bounds import Bounds, JournalPlace
 from perfctl.cli.session import Session
 from perfctl.errors import PlanMoved, Refused, UsageError
 from perfctl.indexes import act, decide, items, judge, observe, patience, resources, run, savedplan, undo
-from perfctl.indexes.decide import Manner, Selection
+from perfctl.indexes.draft import Manner, Selection
 from perfctl.indexes.model import Plan, Snapshot
 from perfctl.migrations.files import load as load_files
 from perfctl.migrations.model import Migration, Name

@@ -125,9 +125,9 @@ def plan(
     """Show what apply would do, and why; changes nothing."""
     from perfctl.cli import index_bounds
     from perfctl.cli import index_work as work
-    from perfctl.indexes import decide
+    from perfctl.indexes.draft import Manner
 
-    manner = decide.Manner(offline, replace, jobs or session.loaded.settings.indexes.jobs)
+    manner = Manner(offline, replace, jobs or session.loaded.settings.indexes.jobs)
     job = work.Job(work.load(session, migrations), work.selection(only, without), manner)
     seen, made = work.plan(session, session.postgres(), job, index_bounds.journal_place(session, journal))
     if out is not None:
@@ -152,7 +152,7 @@ def apply(
     """Build what is missing, blocking nobody; what is right is not touched."""
     from perfctl.cli import index_bounds
     from perfctl.cli import index_work as work
-    from perfctl.indexes import decide
+    from perfctl.indexes.draft import Manner
 
     limits = index_bounds.bounds(session, bounds)
     saved = work.saved_plan(what)
@@ -163,7 +163,7 @@ def apply(
                 hint="leave --only, --except, --offline and --replace out",
             )
         return work.apply(session, work.job_of(saved, limits.jobs), limits, saved)
-    manner = decide.Manner(offline, replace, limits.jobs)
+    manner = Manner(offline, replace, limits.jobs)
     job = work.Job(work.load(session, what), work.selection(only, without), manner, tuple(map(str, what or ())))
     return work.apply(session, job, limits, None)
 

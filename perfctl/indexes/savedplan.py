@@ -10,7 +10,7 @@ from typing import Any
 
 from perfctl import __version__
 from perfctl.errors import UsageError
-from perfctl.indexes.decide import Manner, Selection
+from perfctl.indexes.draft import Manner, Selection
 from perfctl.indexes.model import Plan, Snapshot
 from perfctl.migrations.files import from_text
 from perfctl.migrations.model import Migration

@@ -57,11 +57,12 @@ class Schedule:
         if self.jobs == 1:
             return iter(free)
         left = self._remaining_s()
-        return iter(sorted(free, key=lambda n: (not self._calm(n), -left.get(self.steps[n].table, 0.0), n)))
+        return iter(sorted(free, key=lambda n: (*self._rank(n), -left.get(self.steps[n].table, 0.0), n)))
 
-    def _calm(self, number: int) -> bool:
+    def _rank(self, number: int) -> tuple[bool, bool]:
+        """Broken ones go first, for writes pay for them; those that stall others last."""
         step = self.steps[number]
-        return step.safe or step.kind != "create_index"
+        return step.kind != "drop_leftover", step.kind == "create_index" and not step.safe
 
     def _may_start(self, number: int) -> bool:
         if not all(other in self.done for other in self.waits_for[number]):

@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from perfctl.indexes.canonical_text import canonical_text
-from perfctl.indexes.decide import OLD, Selection
+from perfctl.indexes.draft import Selection
 from perfctl.indexes.model import Entry, Index, Plan, Refusal, Skipped, Snapshot, Step, full, literal, quoted
 from perfctl.indexes.owned import abandoned, began, standing, unfinished
 from perfctl.indexes.partitioned import suffixed
+from perfctl.indexes.replacement import OLD
 from perfctl.indexes.rights import missing_rights
 from perfctl.migrations.model import Name
 

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from perfctl.indexes.classify import classify
-from perfctl.indexes.decide import Manner, Selection, again, steps
+from perfctl.indexes.decide import steps
+from perfctl.indexes.draft import Manner, Selection, again
 from perfctl.indexes.model import Plan, Snapshot, State, literal
 from perfctl.migrations.model import Migration, Name
 from tests.unit.fix_indexes import BLOCKER, BUILD, index, migration, seen, statistics, table, wanted

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from perfctl.indexes.decide import Selection
+from perfctl.indexes.draft import Selection
 from perfctl.indexes.model import Entry, Index, Plan
 from perfctl.indexes.owned import standing
 from perfctl.indexes.undo import steps
