@@ -9,15 +9,25 @@ SELECT
             AND pg_catalog.current_setting('track_counts')::boolean
             AND coalesce((o.autovacuum_enabled)::boolean, true)
             THEN
-                coalesce(
-                    o.autovacuum_vacuum_threshold::float8,
-                    pg_catalog.current_setting('autovacuum_vacuum_threshold')::float8
+                least(
+                    coalesce(
+                        o.autovacuum_vacuum_threshold::float8,
+                        pg_catalog.current_setting('autovacuum_vacuum_threshold')::float8
+                    )
+                    + coalesce(
+                        o.autovacuum_vacuum_scale_factor::float8,
+                        pg_catalog.current_setting('autovacuum_vacuum_scale_factor')::float8
+                    )
+                    * greatest(c.reltuples, 0),
+                    -- PostgreSQL 18 has it; -1 is no cap, and so is null
+                    nullif(
+                        coalesce(
+                            o.autovacuum_vacuum_max_threshold::float8,
+                            pg_catalog.current_setting('autovacuum_vacuum_max_threshold', true)::float8
+                        ),
+                        -1
+                    )
                 )
-                + coalesce(
-                    o.autovacuum_vacuum_scale_factor::float8,
-                    pg_catalog.current_setting('autovacuum_vacuum_scale_factor')::float8
-                )
-                * greatest(c.reltuples, 0)
     END AS dead_rows_limit,
     v.pid AS vacuum_pid,
     extract(epoch FROM pg_catalog.current_setting('autovacuum_naptime')::interval)::float8 AS naptime_s
@@ -30,7 +40,9 @@ CROSS JOIN LATERAL (
         max(split_part(option, '=', 2)) FILTER (WHERE option LIKE 'autovacuum\_vacuum\_threshold=%%')
             AS autovacuum_vacuum_threshold,
         max(split_part(option, '=', 2)) FILTER (WHERE option LIKE 'autovacuum\_vacuum\_scale\_factor=%%')
-            AS autovacuum_vacuum_scale_factor
+            AS autovacuum_vacuum_scale_factor,
+        max(split_part(option, '=', 2)) FILTER (WHERE option LIKE 'autovacuum\_vacuum\_max\_threshold=%%')
+            AS autovacuum_vacuum_max_threshold
     FROM unnest(c.reloptions) AS option
 ) AS o
 WHERE c.relkind IN ('r', 'm')
