@@ -348,8 +348,10 @@ class Run:
             outcome: Outcome = end.value
             self._schedule.end(number, well=True)
             self.outcomes.append(outcome)
-            if outcome.result == "changed" and step.kind == "create_index":
+            if outcome.result == "changed" and step.kind == "create_index" and step.table not in self.worked:
                 self.worked.add(step.table)
+                # The latest look did not ask what autovacuum has to do there.
+                self._near_at = -_AROUND_S
             self.tell("done", step, number, elapsed_s=outcome.build_s + outcome.wait_s, detail=outcome.detail)
         except Again as again:
             self._again(number, step, again)
