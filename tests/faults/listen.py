@@ -37,9 +37,9 @@ class Heard:
 
     def end(self) -> Event:
         """The report; the run has ended then."""
-        report = self.until("report")
-        self._stderr()
-        self.process.popen.wait(30)
+        with self.process.popen:
+            report = self.until("report")
+            self._stderr()
         return report
 
     def statuses(self) -> dict[str, str]:
