@@ -76,7 +76,8 @@ def _put_back(entry: Entry, seen: Snapshot) -> list[Step]:
         return [replace(back, concurrent=False)]
     leftover = f"DROP INDEX CONCURRENTLY {full(away)}"
     again = _step(entry, "create_index", entry.undo or "", f"half dropped by run {entry.run_id}")
-    return [replace(_step(entry, "drop_leftover", leftover, "half dropped", index.oid), called=away), again]
+    steps = [replace(_step(entry, "drop_leftover", leftover, "half dropped", index.oid), called=away), again]
+    return steps if entry.comment is None else [*steps, _comment_again(entry)]
 
 
 def _undo(entry: Entry, seen: Snapshot, going: set[Name], *, named: bool) -> list[Step] | Skipped | Refusal:
@@ -189,9 +190,13 @@ def _undo_drop(entry: Entry, seen: Snapshot, going: set[Name]) -> list[Step] | S
     # Whoever created it again chose its comment; perfctl's own half-done undo did not.
     ours = steps or any(e.undoes == entry.id and e.kind == "create_index" and e.state == "done" for e in seen.journal)
     if entry.comment is not None and ours:
-        sql = f"COMMENT ON INDEX {full(entry.full_name)} IS {literal(entry.comment)}"
-        steps.append(_step(entry, "comment", sql, "the comment that it bore"))
+        steps.append(_comment_again(entry))
     return steps or Skipped("create_index", entry.full_name, "there again already")
+
+
+def _comment_again(entry: Entry) -> Step:
+    sql = f"COMMENT ON INDEX {full(entry.full_name)} IS {literal(entry.comment)}"
+    return _step(entry, "comment", sql, "the comment that it bore")
 
 
 def _undo_comment(entry: Entry, seen: Snapshot, going: set[Name]) -> list[Step] | Skipped | Refusal:
