@@ -40,3 +40,35 @@ def test_an_index_is_stripped_of_its_names(definition: str, text: str) -> None:
 )
 def test_statistics_are_stripped_of_their_names(definition: str, text: str) -> None:
     assert statistics_text(definition) == text
+
+
+@pytest.mark.parametrize(
+    ("definition", "text"),
+    [
+        (
+            "WHERE ((c)::text = ANY ((ARRAY['x'::character varying, 'y'::character varying])::text[]))",
+            "WHERE ((c)::text = ANY (ARRAY[('x'::character varying)::text, ('y'::character varying)::text]))",
+        ),
+        (
+            "WHERE ((c)::text = ANY ((ARRAY['x'::character varying(5)])::character varying(9)[]))",
+            "WHERE ((c)::text = ANY (ARRAY[('x'::character varying(5))::character varying(9)]))",
+        ),
+        (
+            """((ARRAY['it''s, ])::text[]'::"my, type", f(c, 'y')])::public.other[])""",
+            """(ARRAY[('it''s, ])::text[]'::"my, type")::public.other, (f(c, 'y'))::public.other])""",
+        ),
+        (
+            "((ARRAY[((ARRAY[c])::text[])[1], d])::varchar[])",
+            "(ARRAY[((ARRAY[(c)::text])[1])::varchar, (d)::varchar])",
+        ),
+        # An array without a cast, one in a string, and a constant stay as they are.
+        ("(f(ARRAY[a, b]) > 1)", "(f(ARRAY[a, b]) > 1)"),
+        ("((ARRAY[a, b])[1])", "((ARRAY[a, b])[1])"),
+        ("(c = '((ARRAY[a])::text[])'::text)", "(c = '((ARRAY[a])::text[])'::text)"),
+        ("(f = ANY (('{1,2}'::integer[])::numeric[]))", "(f = ANY (('{1,2}'::integer[])::numeric[]))"),
+        ("((ARRAY[a, b", "((ARRAY[a, b"),
+    ],
+)
+def test_a_cast_of_an_array_is_told_as_casts_of_its_elements(definition: str, text: str) -> None:
+    assert canonical_text(definition) == text
+    assert canonical_text(text) == text
