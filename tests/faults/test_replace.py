@@ -1,205 +1,280 @@
-"""An index of another definition gives way to the wanted one, and at no time is there none."""
+"""apply --replace: another definition takes an index's place, and at every instant one of the two is there."""
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
 
-import psycopg
 import pytest
 
 from tests.faults.declare import fault
+from tests.fix_builds import OLD_SNAPSHOTS, end_sessions, kill, oid, until_it_sends, until_phase
 from tests.fix_catalogue import catalogue, flags, indexes, journal, names
-from tests.fix_perfctl import Project, until
+from tests.fix_perfctl import Process, Project, until
 from tests.fix_servers import Database
-from tests.fix_sessions import old_snapshot, send, table, until_it_waits, writer
+from tests.fix_sessions import old_snapshot, send, table
 
-WHAT = "an index of that name has another definition"
-DOES = "refuses, and with --replace builds anew beside it, swaps the names in one transaction and drops the old one"
 GOOD = (True, True, True)
-OLD = "i_perfctl_old"
-NEW = "i_perfctl_new"
+WANTED = "CREATE INDEX CONCURRENTLY i ON t (a, b);"
+OLD = "CREATE INDEX i ON public.t USING btree (a)"
+NEW = "CREATE INDEX i ON public.t USING btree (a, b)"
 
 
 @pytest.fixture
 def drifted(project: Project, database: Database) -> Project:
-    """An index i on (b), and a migration that wants it on (a)."""
+    """A table whose index i is on (a), with a comment, and a migration that wants it on (a, b)."""
     table(database)
-    send(database, "CREATE INDEX i ON t (b)", "COMMENT ON INDEX i IS 'kept'")
-    project.migration("1_a", "CREATE INDEX CONCURRENTLY i ON t (a);")
+    send(database, "CREATE INDEX i ON t (a)", "COMMENT ON INDEX i IS 'old one'")
+    project.migration("1_a", WANTED)
     return project
 
 
-def columns(database: Database, name: str = "i") -> str | None:
-    """What the index of that name is on; None without one."""
-    found = [row[2] for row in indexes(database) if row[1] == name]
-    return found[0].rpartition("btree ")[2] if found else None
+def definition(database: Database, name: str = "i") -> str | None:
+    return next((row[2] for row in indexes(database) if row[1] == name), None)
 
 
-@fault(37, WHAT, DOES)
-def test_drift_is_refused_and_both_definitions_are_shown(drifted: Project, database: Database) -> None:
-    before = catalogue(database)
-    ran = drifted.apply()
-    assert ran.code == 4
-    assert "USING btree (b)" in ran.stderr
-    assert "USING btree (a)" in ran.stderr
-    assert "--replace" in ran.stderr
-    assert catalogue(database) == before
+@contextlib.contextmanager
+def always_one(database: Database) -> Iterator[None]:
+    """Looks all the time, and fails when a look finds no valid index of that name."""
+    query = (
+        "SELECT count(*) FROM pg_index AS i JOIN pg_class AS c ON c.oid = i.indexrelid"
+        " WHERE c.relname = 'i' AND i.indrelid = to_regclass('t') AND i.indisvalid AND i.indisready AND i.indislive"
+    )
+    looks: list[int] = []
+    ended = threading.Event()
 
-
-@fault(37, WHAT, DOES)
-def test_a_replacement_leaves_the_wanted_one_alone_under_the_name(drifted: Project, database: Database) -> None:
-    assert drifted.apply("--replace").code == 0
-    assert (names(database), columns(database), flags(database, "i")) == ({"i"}, "(a)", GOOD)
-    assert drifted.run("verify").code == 0
-    assert drifted.apply("--replace").statuses == {"public.i": "skipped"}
-
-
-@fault(37, WHAT, DOES)
-def test_a_replacement_keeps_the_comment(drifted: Project, database: Database) -> None:
-    drifted.apply("--replace")
-    assert [row[9] for row in indexes(database)] == ["kept"]
-
-
-@fault(37, WHAT, DOES)
-def test_a_replacement_that_is_rolled_back_brings_the_old_one_back(drifted: Project, database: Database) -> None:
-    before = catalogue(database)
-    assert drifted.apply("--replace").code == 0
-    assert drifted.rollback().code == 0
-    assert catalogue(database) == before
-
-
-@fault(37, WHAT, DOES)
-def test_a_plan_shows_each_step_of_a_replacement(drifted: Project) -> None:
-    ran = drifted.run("plan", "--replace")
-    planned = [item["data"]["action"] for item in ran.report["items"] if item["status"] == "planned"]
-    assert planned == ["create_index", "swap_index", "drop_index", "comment"]
-
-
-@contextmanager
-def gaps(database: Database) -> Iterator[list[str]]:
-    """Every moment at which no good index of the name, old or new, is there, as another session sees it."""
-    found: list[str] = []
-    stop = threading.Event()
-
-    def look() -> None:
-        query = "SELECT count(*) FILTER (WHERE indisvalid) FROM pg_index WHERE indexrelid = to_regclass('public.i')"
+    def watch() -> None:
         with database.connect() as connection:
-            while not stop.is_set():
-                if connection.execute(query).fetchone() != (1,):
-                    found.append("no valid index is called i")
+            while not ended.is_set():
+                row = connection.execute(query).fetchone()
+                looks.append(row[0] if row else 0)
 
-    thread = threading.Thread(target=look)
+    thread = threading.Thread(target=watch)
     thread.start()
     try:
-        yield found
+        until(lambda: looks)
+        yield
     finally:
-        stop.set()
+        ended.set()
         thread.join()
+    assert set(looks) == {1}
 
 
-@fault(37, WHAT, DOES)
-def test_at_every_moment_of_a_replacement_there_is_a_good_index(drifted: Project, database: Database) -> None:
-    with gaps(database) as found:
-        with old_snapshot(database):
-            process = drifted.start("apply", "--yes", "--replace")
-            until_it_waits(database)
-        assert process.wait().code == 0
-    assert found == []
-    assert columns(database) == "(a)"
+@contextlib.contextmanager
+def reader(database: Database) -> Iterator[None]:
+    """An open transaction that has read the table: a concurrent drop on it waits for its end."""
+    with database.connect(autocommit=False, application_name="report") as connection:
+        connection.execute("SELECT FROM t")
+        yield
+        connection.rollback()
 
 
-@fault(37, WHAT, DOES)
-def test_a_unique_index_is_replaced_while_writers_go_on(project18: Project, database18: Database) -> None:
-    table(database18)
-    send(database18, "CREATE UNIQUE INDEX i ON t (a, b)")
-    project18.migration("1_a", "CREATE UNIQUE INDEX CONCURRENTLY i ON t (a);")
-    assert project18.apply("--replace").code == 0
-    with pytest.raises(psycopg.errors.UniqueViolation):
-        send(database18, "INSERT INTO t VALUES (1, 100)")
+# without --replace
 
 
-@fault(37, WHAT, DOES)
-def test_what_a_constraint_needs_is_not_replaced(project18: Project, database18: Database) -> None:
-    table(database18)
-    send(database18, "ALTER TABLE t ADD CONSTRAINT i UNIQUE (a, b)")
-    project18.migration("1_a", "CREATE UNIQUE INDEX CONCURRENTLY i ON t (a);")
-    before = catalogue(database18)
-    ran = project18.apply("--replace")
-    assert (ran.code, catalogue(database18)) == (4, before)
-    assert 'constraint "i" needs it' in ran.stderr
-
-
-@fault(37, "a replacement is killed", "goes on from where it was, or puts the old one back")
-def test_a_replacement_killed_while_it_builds_is_finished(drifted: Project, database: Database) -> None:
-    with old_snapshot(database):
-        process = drifted.start("apply", "--yes", "--replace")
-        until_it_waits(database)
-        process.popen.kill()
-        process.popen.communicate()
-    assert drifted.apply("--replace").code == 0
-    assert (names(database), columns(database)) == ({"i"}, "(a)")
-    assert drifted.rollback().code == 0
-    assert columns(database) == "(b)"
-
-
-@fault(37, "a replacement is killed", "goes on from where it was, or puts the old one back")
-def test_a_replacement_killed_while_it_builds_is_rolled_back(drifted: Project, database: Database) -> None:
+@fault(37, "an index of that name has another definition", does="refuses, shows both definitions and the ways out")
+def test_drift_is_refused(drifted: Project, database: Database) -> None:
     before = catalogue(database)
-    with old_snapshot(database):
+    ran = drifted.apply()
+    assert (ran.code, ran.report["error"]["class"]) == (4, "Refused")
+    for words in ("has: USING btree (a)", "wanted: USING btree (a, b)", "apply --replace", "DROP INDEX CONCURRENTLY"):
+        assert words in ran.stderr
+    assert (catalogue(database), journal(database)) == (before, [])
+    assert drifted.run("verify").items["public.i"]["data"]["state"] == "different"
+
+
+# with it
+
+
+@fault(
+    37,
+    "an index is replaced by another definition",
+    does="builds the new one beside, swaps the names at a stroke, and drops the old one: there is always one",
+)
+def test_at_every_instant_there_is_one(drifted: Project, database: Database) -> None:
+    before = catalogue(database)
+    with always_one(database), old_snapshot(database) as snapshot:
         process = drifted.start("apply", "--yes", "--replace")
-        until_it_waits(database)
-        process.popen.kill()
-        process.popen.communicate()
-    until(lambda: flags(database, NEW) == GOOD)
+        until_phase(database, OLD_SNAPSHOTS)
+        assert definition(database) == OLD
+        with reader(database):
+            snapshot.rollback()
+            until_it_sends(database, "DROP INDEX")
+            assert definition(database) == NEW
+        ran = process.wait()
+    assert ran.code == 0
+    assert (names(database), definition(database)) == ({"i"}, NEW)
+    assert drifted.run("verify").code == 0
+    assert "old one" in {row[9] for row in indexes(database)}
     assert drifted.rollback().code == 0
     assert catalogue(database) == before
 
 
-@contextmanager
-def killed_after_the_swap(drifted: Project, database: Database) -> Iterator[None]:
-    """A replacement that was killed when the names had changed and the old one was not dropped yet."""
-    with database.connect(autocommit=False) as reader:
-        # The drop waits for whoever reads the table; the build and the renames do not.
-        reader.execute("SELECT FROM t")
-        process = drifted.start("apply", "--yes", "--replace")
-        until(lambda: columns(database, OLD) == "(b)")
-        until_it_waits(database)
-        process.popen.kill()
-        process.popen.communicate()
-        send(
-            database,
-            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name LIKE 'perfctl/%'",
-        )
-        reader.rollback()
-    yield
-
-
-@fault(37, "a replacement is killed", "goes on from where it was, or puts the old one back")
-@pytest.mark.parametrize("option", [[], ["--replace"]], ids=["plain", "replace"])
-def test_a_replacement_killed_after_the_swap_is_finished(
-    drifted: Project, database: Database, option: list[str]
-) -> None:
-    with killed_after_the_swap(drifted, database):
-        assert columns(database) == "(a)"
-        assert drifted.apply(*option).code == 0
-    assert names(database) == {"i"}
-    assert drifted.rollback().code == 0
-    assert (names(database), columns(database)) == ({"i"}, "(b)")
-
-
-@fault(37, "a replacement is killed", "goes on from where it was, or puts the old one back")
-def test_a_replacement_killed_after_the_swap_is_rolled_back(drifted: Project, database: Database) -> None:
-    with killed_after_the_swap(drifted, database):
-        assert drifted.rollback().code == 0
-    assert (names(database), columns(database), flags(database, "i")) == ({"i"}, "(b)", GOOD)
-
-
-@fault(37, WHAT, DOES)
-def test_a_replacement_that_a_writer_holds_up_changes_nothing(drifted: Project, database: Database) -> None:
+@fault(
+    37,
+    "a replacement is rolled back",
+    does="brings the old definition back with its comment, and nothing is left of the new one",
+)
+def test_a_replacement_goes_back_and_forth(drifted: Project, database: Database) -> None:
     before = catalogue(database)
-    with writer(database):
-        ran = drifted.apply("--replace", "--wait-budget", "300ms", "--blocker-age", "0s")
-    assert (ran.code, catalogue(database)) == (6, before)
-    assert journal(database) == []
+    for _ in range(2):
+        assert drifted.apply("--replace").code == 0
+        assert definition(database) == NEW
+        assert drifted.rollback().code == 0
+        assert catalogue(database) == before
+
+
+@fault(37, "a unique index is replaced by another definition", does="keeps keys apart all the while")
+def test_a_unique_index_is_replaced(project: Project, database: Database) -> None:
+    table(database)
+    send(database, "CREATE UNIQUE INDEX i ON t (a)")
+    before = catalogue(database)
+    project.migration("1_a", "CREATE UNIQUE INDEX CONCURRENTLY i ON t (a) INCLUDE (b);")
+    with always_one(database):
+        assert project.apply("--replace").code == 0
+    assert names(database) == {"i"}
+    assert project.rollback().code == 0
+    assert catalogue(database) == before
+
+
+@fault(
+    37, "the new definition of a unique index cannot be built", does="keeps the old one as it was, and names the keys"
+)
+def test_a_replacement_that_fails_leaves_the_old_one(project: Project, database: Database) -> None:
+    table(database)
+    send(database, "CREATE INDEX i ON t (a)", "INSERT INTO t VALUES (42, 1)")
+    before = catalogue(database)
+    project.migration("1_a", "CREATE UNIQUE INDEX CONCURRENTLY i ON t (a);")
+    with always_one(database):
+        ran = project.apply("--replace")
+    assert ran.code == 4
+    assert "keys that repeat: (42) 2 times" in ran.stderr
+    assert catalogue(database) == before
+
+
+@fault(37, "an index that a constraint needs is to be replaced", does="refuses and names the constraint")
+def test_a_constraints_index_is_not_replaced(project: Project, database: Database) -> None:
+    table(database)
+    send(database, "ALTER TABLE t ADD CONSTRAINT i UNIQUE (a)")
+    project.migration("1_a", "CREATE UNIQUE INDEX CONCURRENTLY i ON t (a) INCLUDE (b);")
+    before = catalogue(database)
+    ran = project.apply("--replace")
+    assert ran.code == 4
+    assert 'constraint "i" needs it' in ran.stderr
+    assert catalogue(database) == before
+
+
+@fault(37, "an index of a partitioned table is to be replaced", does="refuses and says so")
+@pytest.mark.parametrize("on", ["t", "p"])
+def test_a_partitioned_index_and_its_parts_are_not_replaced(project: Project, database: Database, on: str) -> None:
+    send(
+        database,
+        "CREATE TABLE t (a int, b int) PARTITION BY RANGE (a)",
+        "CREATE TABLE p PARTITION OF t FOR VALUES FROM (0) TO (9)",
+        "CREATE INDEX whole ON t (a)",
+        f"ALTER INDEX {'whole' if on == 't' else 'p_a_idx'} RENAME TO i",
+    )
+    project.migration("1_a", f"CREATE INDEX CONCURRENTLY i ON {on} (b);")
+    before = catalogue(database)
+    ran = project.apply("--replace")
+    assert ran.code == 4
+    assert "partitioned" in ran.stderr
+    assert catalogue(database) == before
+
+
+# perfctl dies
+
+
+def killed_at(project: Project, database: Database, where: str) -> None:
+    """A replacement whose perfctl is killed: while it builds, after the build, or while it drops the old one."""
+    if where == "build":
+        with old_snapshot(database):
+            process = _replacing(project)
+            until_phase(database, OLD_SNAPSHOTS)
+            kill(process)
+            end_sessions(database)
+    elif where == "built":
+        with old_snapshot(database):
+            process = _replacing(project)
+            until_phase(database, OLD_SNAPSHOTS)
+            kill(process)
+        # The server finishes what nobody waits for any more.
+        until(lambda: flags(database, "i_perfctl_new") == GOOD)
+        end_sessions(database)
+    else:
+        with reader(database):
+            process = _replacing(project)
+            until_it_sends(database, "DROP INDEX")
+            kill(process)
+            if where == "half dropped":
+                until(lambda: flags(database, "i_perfctl_old") != GOOD)
+            end_sessions(database)
+        if where == "swapped":
+            # As it was between the swap and the drop.
+            send(
+                database,
+                "UPDATE pg_index SET indisvalid = true, indisready = true, indislive = true"
+                " WHERE indexrelid = to_regclass('i_perfctl_old')",
+            )
+
+
+def _replacing(project: Project) -> Process:
+    return project.start("apply", "--yes", "--replace")
+
+
+WHERE = ["build", "built", "swapped", "half dropped"]
+
+
+@fault(
+    37,
+    "perfctl is killed while it replaces an index",
+    does="goes on at the next apply --replace to one index of the new definition, and a rollback brings the old one",
+)
+@pytest.mark.parametrize("where", WHERE)
+def test_a_killed_replacement_is_gone_on_with(drifted: Project, database: Database, where: str) -> None:
+    before = catalogue(database)
+    with always_one(database):
+        killed_at(drifted, database, where)
+        assert drifted.apply("--replace").code == 0
+    assert (names(database), definition(database), flags(database, "i")) == ({"i"}, NEW, GOOD)
+    assert drifted.run("verify").code == 0
+    assert drifted.rollback().code == 0
+    assert catalogue(database) == before
+
+
+@fault(
+    37,
+    "perfctl is killed while it replaces an index",
+    does="finishes what is left to drop at the next plain apply, and refuses what has not been swapped yet",
+)
+@pytest.mark.parametrize("where", WHERE)
+def test_a_plain_apply_after_a_killed_replacement(drifted: Project, database: Database, where: str) -> None:
+    before = catalogue(database)
+    killed_at(drifted, database, where)
+    ran = drifted.apply()
+    if where in ("build", "built"):
+        assert ran.code == 4
+        assert definition(database) == OLD
+        assert drifted.apply("--replace").code == 0
+    else:
+        assert ran.code == 0
+    assert (names(database), definition(database)) == ({"i"}, NEW)
+    assert drifted.rollback().code == 0
+    assert catalogue(database) == before
+
+
+@fault(
+    37,
+    "perfctl is killed while it replaces an index",
+    does="brings the old index back by rollback, wherever it was killed",
+)
+@pytest.mark.parametrize("where", WHERE)
+def test_a_killed_replacement_is_taken_back(drifted: Project, database: Database, where: str) -> None:
+    before = catalogue(database)
+    old = oid(database, "i")
+    killed_at(drifted, database, where)
+    assert drifted.rollback().code == 0
+    assert catalogue(database) == before
+    if where != "half dropped":
+        assert oid(database, "i") == old
