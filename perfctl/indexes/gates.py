@@ -127,7 +127,7 @@ def _replica_behind(step: Step, near: Neighbours, limits: Limits) -> Obstacle | 
             lag, most = human_seconds(replica.replay_lag_s), human_seconds(limits.max_replica_lag_s)
             return Obstacle(
                 f"{replica} is {lag} behind, more than {most}",
-                hint="wait for it, or say --max-replica-lag off",
+                hint="wait for it, or say --max-replica-lag 0s",
             )
     return None
 
