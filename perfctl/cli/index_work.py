@@ -18,6 +18,7 @@ from perfctl.errors import PlanMoved, Refused, UsageError
 from perfctl.indexes import act, decide, items, judge, observe, patience, resources, run, savedplan, undo
 from perfctl.indexes.draft import Manner, Selection
 from perfctl.indexes.model import Plan, Snapshot
+from perfctl.indexes.running import Replica
 from perfctl.migrations.files import load as load_files
 from perfctl.migrations.model import Migration, Name
 from perfctl.report import Item, Report, Status
@@ -201,10 +202,11 @@ def rollback(session: Session, chosen: Selection, bounds: Bounds, to: int | None
         )
     if made.refusals:
         raise items.refused(made)
+    standbys = items.standbys(made, watcher.fetch("replicas", Replica))
     if session.options.dry_run:
-        return session.report(items.planned(made), notes=items.totals(made, seen), dry_run=True)
+        return session.report(items.planned(made), notes=[*items.totals(made, seen), *standbys], dry_run=True)
     ways = act.Ways(resume=commands.rollback(session, migrations, chosen, to, bounds.journal.word))
-    return _carry_out(session, watcher, made, seen, bounds, ways, ask=True, extra=[])
+    return _carry_out(session, watcher, made, seen, bounds, ways, ask=True, extra=standbys)
 
 
 def verify(

@@ -8,7 +8,7 @@ from typing import Any
 from perfctl.errors import Denied, Refused
 from perfctl.indexes.figures import human_bytes, human_seconds
 from perfctl.indexes.model import Plan, Refusal, Skipped, Snapshot, Step
-from perfctl.indexes.running import Event, Outcome
+from perfctl.indexes.running import Event, Outcome, Replica
 from perfctl.report import Item, Status
 
 _VERBS = {
@@ -87,6 +87,17 @@ def totals(plan: Plan, seen: Snapshot) -> list[str]:
             f" {_power(plan, seen)}"
         )
     return [*lines, *(f"warning: {warning}" for warning in plan.warnings)]
+
+
+def standbys(plan: Plan, replicas: Sequence[Replica]) -> list[str]:
+    """What drops do on standbys: their last lock is replayed there (index_drop, src/backend/catalog/index.c)."""
+    if not any(step.kind in ("drop_index", "drop_leftover") for step in plan.steps):
+        return []
+    return [
+        f"{replica}: DROP INDEX CONCURRENTLY replays an ACCESS EXCLUSIVE lock there;"
+        " queries that hold it up longer than max_standby_streaming_delay are cancelled"
+        for replica in replicas
+    ]
 
 
 def _power(plan: Plan, seen: Snapshot) -> str:
