@@ -108,7 +108,12 @@ class Tasks:
         return self.lines[lane.number]
 
     def _done(self, lane: Lane, outcome: Outcome) -> Outcome:
-        self.journal.finish(self._line(lane, outcome.oid), outcome)
+        try:
+            self.journal.finish(self._line(lane, outcome.oid), outcome)
+        except PerfctlError:
+            # What was done stays done: the run must not say that it changed nothing.
+            self.run.leftovers[outcome.step.name] = "it is done on the server, and the journal does not say so"
+            raise
         return outcome
 
     def failed(self, lane: Lane, error: BaseException, more: str = "", *, left: Live | None = None) -> None:
