@@ -260,7 +260,7 @@ class Tasks:
         waiting = [each for each in lane.held_up if (each.waits_s or 0.0) > OFFLINE_PATIENCE_S]
         if waiting:
             raise Refused(
-                f"somebody came to write here and waited: {'; '.join(map(str, waiting))}; the build was given up",
+                f"--offline: somebody writes here and had to wait: {'; '.join(map(str, waiting))}",
                 hint="stop them, or leave --offline out: concurrent builds let writers go on",
             )
 

@@ -1,35 +1,123 @@
-"""The journal: who did it, and what a role does that may keep none in the database."""
+"""The journal: lost, out of reach, kept in a file, or not kept at all."""
 
 from __future__ import annotations
 
-import json
-from dataclasses import replace
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from psycopg.conninfo import make_conninfo
 
 from tests.faults.declare import fault
+from tests.fix_builds import OLD_SNAPSHOTS, end_sessions, kill, oid, until_phase
 from tests.fix_catalogue import catalogue, flags, journal, names
 from tests.fix_perfctl import Project, new_project, until
 from tests.fix_servers import Cluster, Database
-from tests.fix_sessions import old_snapshot, send, table, until_it_waits
+from tests.fix_sessions import old_snapshot, send, table
 
 GOOD = (True, True, True)
-ONE = "CREATE INDEX CONCURRENTLY i ON t (a);"
+TWO = "CREATE INDEX CONCURRENTLY i ON t (a);\nCREATE INDEX CONCURRENTLY k ON t (b);\n"
 
 
 @pytest.fixture
-def one(project: Project, database: Database) -> Project:
-    """A table t and a migration that wants index i on it."""
+def two(project: Project, database: Database) -> Project:
+    """A table t and a migration that wants indexes i and k on it."""
     table(database)
-    project.migration("1_a", ONE)
+    project.migration("1_a", TWO)
     return project
 
 
+def built_without_perfctl(project: Project, database: Database, *options: str) -> None:
+    """A run that is killed while its first build waits, and a build that the server then finishes."""
+    with old_snapshot(database):
+        process = project.start("apply", "--yes", "--jobs", "1", *options)
+        until_phase(database, OLD_SNAPSHOTS)
+        kill(process)
+    until(lambda: flags(database, "i") == GOOD)
+    end_sessions(database)
+
+
+# lost
+
+
+@fault(6, "an index is good and its journal is lost", does="leaves it as it is: it is neither dropped nor built again")
+def test_a_good_index_without_a_journal_is_left_alone(two: Project, database: Database) -> None:
+    two.apply()
+    made = oid(database, "i"), oid(database, "k")
+    send(database, "DROP SCHEMA perfctl CASCADE")
+    assert two.apply().statuses == {"public.i": "skipped", "public.k": "skipped"}
+    assert (oid(database, "i"), oid(database, "k")) == made
+    # Nobody knows any more that perfctl made them.
+    assert two.rollback().code == 0
+    assert names(database) == {"i", "k"}
+
+
+@fault(6, "an index is good and its journal is lost", does="leaves it as it is: it is neither dropped nor built again")
+def test_a_build_that_outlived_perfctl_and_its_journal_is_left_alone(two: Project, database: Database) -> None:
+    built_without_perfctl(two, database)
+    made = oid(database, "i")
+    send(database, "DELETE FROM perfctl.step")
+    assert two.apply().statuses == {"public.i": "skipped", "public.k": "changed"}
+    assert oid(database, "i") == made
+
+
+@fault(
+    6,
+    "an index is good and its journal does not say so",
+    does="writes it down as its own, without building it again, and a rollback takes it off",
+)
+@pytest.mark.parametrize("place", ["database", "file"])
+def test_a_build_that_outlived_perfctl_is_adopted(two: Project, database: Database, tmp_path: Path, place: str) -> None:
+    options = () if place == "database" else ("--journal", f"file:{tmp_path / 'journal.jsonl'}")
+    before = catalogue(database)
+    built_without_perfctl(two, database, *options)
+    made = oid(database, "i")
+    ran = two.apply(*options)
+    assert ran.statuses == {"public.i": "changed", "public.k": "changed"}
+    assert ran.items["public.i"]["detail"].startswith("adopt")
+    assert oid(database, "i") == made
+    assert two.rollback(*options).code == 0
+    assert catalogue(database) == before
+
+
+# who and where
+
+
+@fault(58, "a run may come from a shell or from CI, under any role", does="writes down role, host and job of every run")
+def test_the_journal_says_who_ran_it_and_where(
+    two: Project, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CI_JOB_URL", "https://ci.example/jobs/7")
+    two.apply()
+    with database.connect() as connection:
+        row = connection.execute("SELECT command, target, role, origin FROM perfctl.run").fetchone()
+    assert row is not None
+    assert row[:3] == ("indexes apply", "test", "postgres")
+    assert row[3].endswith("ci:https://ci.example/jobs/7")
+    assert "@" in row[3]
+
+
+@fault(
+    58,
+    "a role's own search_path leads elsewhere",
+    does="names schema, table and index in full in every statement that it sends",
+)
+def test_a_search_path_of_the_role_leads_nowhere_else(two: Project, database: Database) -> None:
+    send(database, "CREATE SCHEMA decoy", "CREATE TABLE decoy.t (a int, b int)")
+    two.migration("1_a", TWO.replace("ON t", "ON public.t"))
+    send(database, f"ALTER DATABASE {database.name} SET search_path = decoy, public")
+    assert two.apply().statuses == {"public.i": "changed", "public.k": "changed"}
+    assert all('"public"."t"' in statement for (statement,) in journal(database, "statement"))
+    send(database, f"ALTER DATABASE {database.name} RESET search_path", "CREATE INDEX i ON decoy.t (a)")
+    assert two.rollback().code == 0
+    assert names(database) == {"decoy.i"}
+
+
+# out of reach
+
+
 @pytest.fixture
-def guest(one: Project, database: Database) -> Project:
-    """The same, as a role that owns the table and may make no schema."""
+def guest(two: Project, database: Database) -> Iterator[str]:
+    """A role that owns the table and may make no schema; the project connects as it."""
     name = f"{database.name}_guest"
     send(
         database,
@@ -37,147 +125,151 @@ def guest(one: Project, database: Database) -> Project:
         f"ALTER TABLE t OWNER TO {name}",
         f"GRANT CREATE ON SCHEMA public TO {name}",
     )
-    project = replace(one, dsn=make_conninfo(database.dsn, user=name))
-    project.configure(
-        "version: 1\ntargets:\n  test:\n    database: {dsn: '{dsn}'}\nindexes: {migrations: migrations}\n"
-    )
-    return project
+    two.configure(two.config.read_text().replace("postgres@/", f"{name}@/"))
+    yield name
+    send(database, f"DROP OWNED BY {name} CASCADE", f"DROP ROLE {name}")
 
 
-@fault(58, "whoever runs it is somebody else than last time", "writes down role and origin of every run")
-def test_the_journal_tells_role_and_origin(one: Project, database: Database) -> None:
-    one.apply()
-    with database.connect() as connection:
-        row = connection.execute("SELECT role, origin FROM perfctl.run").fetchone()
-    assert row is not None
-    assert row[0] == "postgres"
-    assert "@" in row[1]
-
-
-@fault(53, "the role may make no schema for the journal", "names the GRANT, and --journal as the way without")
-def test_a_missing_right_for_the_journal_is_named_with_the_way_out(guest: Project, database: Database) -> None:
-    before = catalogue(database)
-    ran = guest.apply()
-    assert (ran.code, catalogue(database)) == (7, before)
-    assert "GRANT CREATE ON DATABASE" in ran.stderr
+@fault(
+    53,
+    "a role may make no schema for the journal",
+    does="refuses before the first index, with the GRANT and the way without it",
+)
+def test_without_a_place_for_the_journal_nothing_is_begun(two: Project, database: Database, guest: str) -> None:
+    ran = two.apply()
+    assert (ran.code, ran.report["error"]["class"]) == (7, "Denied")
+    grant = f'GRANT CREATE ON DATABASE "{database.name}" TO "{guest}"'
+    assert grant in ran.stderr
     assert "--journal file:PATH" in ran.stderr
+    assert names(database) == set()
+    send(database, grant)
+    assert two.apply().code == 0
 
 
-def kept(project: Project) -> tuple[str, str]:
-    """The option that keeps the journal in the project's folder."""
-    return "--journal", f"file:{project.folder / 'journal.jsonl'}"
-
-
-@fault(53, "the role may make no schema for the journal", "names the GRANT, and --journal as the way without")
-def test_a_journal_in_a_file_serves_a_rollback(guest: Project, database: Database) -> None:
+@fault(
+    53,
+    "a role may make no schema for the journal",
+    does="keeps it in a file with --journal file:PATH: apply, verify and rollback work from it",
+)
+@pytest.mark.usefixtures("guest")
+def test_a_journal_in_a_file_is_enough(two: Project, database: Database, tmp_path: Path) -> None:
+    where = "--journal", f"file:{tmp_path / 'journal.jsonl'}"
     before = catalogue(database)
-    where = kept(guest)
-    assert guest.apply(*where).code == 0
-    assert guest.run("verify", *where).code == 0
-    assert guest.run("status", *where).items["1_a"]["detail"] == "1 of 1 indexes there, 1 made by perfctl"
-    assert guest.apply(*where).statuses == {"public.i": "skipped"}
-    assert guest.rollback(*where).code == 0
+    ran = two.apply(*where)
+    assert ran.statuses == {"public.i": "changed", "public.k": "changed"}
+    assert any("need this very file" in note for note in ran.report["notes"])
+    assert two.run("verify", *where).code == 0
+    assert two.run("status", *where).items["1_a"]["data"]["made_by_perfctl"] == 2
+    assert two.apply(*where).report["counts"] == {"skipped": 2}
+    assert two.rollback(*where).report["counts"] == {"changed": 2}
     assert catalogue(database) == before
-    assert guest.rollback(*where).report["counts"] == {}
-
-
-@fault(53, "the role may make no schema for the journal", "names the GRANT, and --journal as the way without")
-def test_a_run_says_what_a_journal_in_a_file_means(guest: Project) -> None:
-    notes = guest.apply(*kept(guest)).report["notes"]
-    assert any("need this very file" in note for note in notes)
-
-
-@fault(19, "perfctl is killed and its journal is a file", "goes on from the file")
-def test_a_killed_run_is_gone_on_with_from_a_file(one: Project, database: Database) -> None:
-    where = kept(one)
-    before = catalogue(database)
-    with old_snapshot(database):
-        process = one.start("apply", "--yes", *where)
-        until_it_waits(database)
-        process.popen.kill()
-        process.popen.communicate()
-    until(lambda: flags(database, "i") == GOOD)
-    ran = one.apply(*where)
-    assert (ran.code, ran.statuses) == (0, {"public.i": "changed"})
-    assert one.rollback(*where).code == 0
-    assert catalogue(database) == before
-
-
-@fault(53, "the journal's file is another database's", "refuses it")
-def test_another_databases_file_is_refused(
-    one: Project, database: Database, pg_server: Cluster, tmp_path: Path
-) -> None:
-    where = kept(one)
-    one.apply(*where)
-    with pg_server.fresh() as other:
-        (tmp_path / "other").mkdir()
-        there = new_project(tmp_path / "other", other)
-        there.migration("1_a", ONE)
-        table(other)
-        ran = there.apply(*where)
-        assert (ran.code, names(other)) == (4, set())
-    assert "is of another database" in ran.stderr
+    assert two.run("verify", "--absent", *where).code == 0
+    assert two.apply(*where).report["counts"] == {"changed": 2}
+    assert two.rollback("--only", "k", *where).code == 0
     assert names(database) == {"i"}
 
 
-@fault(53, "the journal's file is damaged", "says which line, and touches nothing")
-def test_a_damaged_file_is_named_by_its_line(one: Project, database: Database) -> None:
-    where = kept(one)
-    one.apply(*where)
-    path = one.folder / "journal.jsonl"
-    path.write_text(path.read_text() + "{half a line\n")
-    ran = one.rollback(*where)
-    assert (ran.code, names(database)) == (2, {"i"})
-    assert f"line {len(path.read_text().splitlines())}" in ran.stderr
+@fault(
+    19,
+    "perfctl is killed while its journal is a file",
+    does="takes the run up from the file, and a rollback takes off what the killed run began",
+)
+@pytest.mark.parametrize("then", ["apply", "rollback"])
+def test_a_killed_run_is_taken_up_from_its_file(two: Project, database: Database, tmp_path: Path, then: str) -> None:
+    where = "--journal", f"file:{tmp_path / 'journal.jsonl'}"
+    before = catalogue(database)
+    with old_snapshot(database):
+        process = two.start("apply", "--yes", *where)
+        until_phase(database, OLD_SNAPSHOTS)
+        kill(process)
+        end_sessions(database)
+    assert False in (flags(database, "i") or flags(database, "k") or ())
+    if then == "apply":
+        assert two.apply(*where).code == 0
+        assert (flags(database, "i"), flags(database, "k")) == (GOOD, GOOD)
+        assert two.run("verify", *where).code == 0
+    assert two.rollback(*where).code == 0
+    assert catalogue(database) == before
 
 
-@fault(53, "the journal's last line was cut short by a crash", "passes over it: nothing was sent before it was written")
-def test_a_line_that_a_crash_cut_short_is_passed_over(one: Project, database: Database) -> None:
-    where = kept(one)
-    one.apply(*where)
-    path = one.folder / "journal.jsonl"
-    path.write_text(path.read_text() + '{"event": "start", "id')
-    assert one.apply(*where).code == 0
-    assert one.rollback(*where).code == 0
+@fault(6, "a journal's file is of another database", does="refuses it and changes nothing")
+def test_another_databases_file_is_refused(
+    two: Project, database: Database, pg_server: Cluster, tmp_path: Path
+) -> None:
+    where = "--journal", f"file:{tmp_path / 'journal.jsonl'}"
+    two.apply(*where)
+    written = (tmp_path / "journal.jsonl").read_text()
+    (tmp_path / "other").mkdir()
+    with pg_server.fresh() as fresh:
+        table(fresh)
+        other = new_project(tmp_path / "other", fresh)
+        other.migration("1_a", TWO)
+        for ran in (other.apply(*where), other.rollback(*where)):
+            assert (ran.code, ran.report["error"]["class"]) == (4, "Refused")
+            assert database.name in ran.stderr
+        assert names(fresh) == set()
+    assert (tmp_path / "journal.jsonl").read_text() == written
+
+
+@fault(6, "a journal's file is damaged or cannot be written", does="refuses before the first index and names the line")
+def test_a_damaged_file_is_refused(two: Project, database: Database, tmp_path: Path) -> None:
+    file = tmp_path / "journal.jsonl"
+    file.write_text("no journal\n")
+    ran = two.apply("--journal", f"file:{file}")
+    assert ran.code == 2
+    assert f'"{file}" line 1' in ran.stderr
+    gone = two.apply("--journal", f"file:{tmp_path / 'nowhere' / 'journal.jsonl'}")
+    assert gone.code == 2
+    assert "cannot be written" in gone.stderr
     assert names(database) == set()
 
 
-@fault(53, "no journal is kept", "says what then does not hold, and refuses to roll back")
-def test_without_a_journal_nothing_is_rolled_back(guest: Project, database: Database) -> None:
-    ran = guest.apply("--journal", "none")
+@fault(
+    53,
+    "a role may make no schema for the journal",
+    does="works without one with --journal none, and refuses a rollback with the reason",
+)
+@pytest.mark.usefixtures("guest")
+def test_without_a_journal_there_is_no_rollback(two: Project, database: Database) -> None:
+    ran = two.apply("--journal", "none")
     assert ran.code == 0
     assert any("no rollback will know" in note for note in ran.report["notes"])
-    assert guest.rollback("--journal", "none").code == 2
-    assert (names(database), journal(database)) == ({"i"}, [])
+    assert two.run("verify").code == 0
+    assert two.apply("--journal", "none").report["counts"] == {"skipped": 2}
+    back = two.rollback("--journal", "none")
+    assert back.code == 2
+    assert "takes off what a journal says perfctl made" in back.stderr
+    assert names(database) == {"i", "k"}
 
 
-@fault(6, "the journal's line of a good index is lost", "takes the index for what it is and drops nothing")
-def test_a_good_index_without_a_line_is_not_touched(one: Project, database: Database) -> None:
-    one.apply()
-    send(database, "TRUNCATE perfctl.run CASCADE")
-    before = catalogue(database)
-    assert one.apply().statuses == {"public.i": "skipped"}
-    assert one.rollback().code == 0
-    assert catalogue(database) == before
+@fault(
+    60,
+    "the journal goes away in the middle of a run",
+    does="ends, says what is done and not written down, and the next run goes on",
+)
+def test_a_journal_that_goes_away_in_the_middle(two: Project, database: Database) -> None:
+    with old_snapshot(database):
+        process = two.start("apply", "--yes", "--jobs", "1")
+        until_phase(database, OLD_SNAPSHOTS)
+        until(lambda: journal(database, "object_oid") == [(oid(database, "i"),)])
+        send(database, "DROP SCHEMA perfctl CASCADE")
+    ran = process.wait()
+    assert ran.code == 5
+    assert 'relation "perfctl.step" does not exist' in ran.stderr
+    assert "it is done on the server, and the journal does not say so" in ran.stderr
+    assert "Traceback" not in ran.stderr
+    assert flags(database, "i") == GOOD
+    assert two.apply().code == 0
+    assert {flags(database, name) for name in "ik"} == {GOOD}
+    assert two.run("verify").code == 0
 
 
-@fault(35, "an index was there before perfctl came", "leaves it at a rollback")
-def test_a_rollback_leaves_what_was_there_before(one: Project, database: Database) -> None:
-    send(database, "CREATE INDEX i ON t (a)")
-    before = catalogue(database)
-    assert one.apply().statuses == {"public.i": "skipped"}
-    assert one.rollback().code == 0
-    assert catalogue(database) == before
-
-
-@fault(34, "a rollback file drops without CONCURRENTLY", "drops concurrently by its own journal")
-def test_a_rollback_is_concurrent(one: Project) -> None:
-    one.apply()
-    ran = one.rollback("--dry-run")
-    assert [item["data"]["statement"] for item in ran.report["items"]] == ['DROP INDEX CONCURRENTLY "public"."i"']
-
-
-def test_the_file_says_which_database_it_is_of(one: Project, database: Database) -> None:
-    one.apply(*kept(one))
-    head = json.loads((one.folder / "journal.jsonl").read_text().splitlines()[0])
-    assert head["database"]["name"] == database.name
+@fault(6, "a crash cuts a line of the journal's file short", does="passes over it: nothing was sent for it")
+def test_a_line_that_was_cut_short_is_passed_over(two: Project, database: Database, tmp_path: Path) -> None:
+    file = tmp_path / "journal.jsonl"
+    where = ("--journal", f"file:{file}")
+    assert two.apply(*where).code == 0
+    file.write_text(file.read_text() + '{"event": "start", "id')
+    assert two.apply(*where).code == 0
+    assert two.rollback(*where).code == 0
+    assert names(database) == set()

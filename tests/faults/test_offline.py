@@ -1,112 +1,158 @@
-"""--offline builds plainly while nobody writes, and makes nobody wait who comes all the same."""
+"""--offline: plain builds for when nobody writes, and what becomes of whoever does."""
 
 from __future__ import annotations
 
-import time
-
+import psycopg
 import pytest
 
 from tests.faults.declare import fault
-from tests.fix_catalogue import catalogue, flags, names
+from tests.fix_builds import phases, statements
+from tests.fix_catalogue import catalogue, flags, journal, names
 from tests.fix_perfctl import Project, until
 from tests.fix_servers import Database
-from tests.fix_sessions import old_snapshot, send, table, writer
+from tests.fix_sessions import send, table, writer
 
 GOOD = (True, True, True)
-WHAT = "somebody writes where nobody should (--offline)"
-DOES = "refuses before the first statement, and gives a build up that somebody comes to wait for"
-#: an index whose build takes as long as the test wants: the function is slow only for one row
-SLOW = (
-    "CREATE FUNCTION slow(i int) RETURNS int LANGUAGE plpgsql IMMUTABLE AS"
-    " $$ BEGIN IF i = 1 THEN PERFORM pg_sleep(60); END IF; RETURN i; END $$"
+#: an index on it is being built for as long as a test holds this lock
+GATE = 4711
+THREE = (
+    "CREATE INDEX CONCURRENTLY i ON t (gated(a)); CREATE INDEX CONCURRENTLY k ON t (gated(b));"
+    " CREATE INDEX CONCURRENTLY m ON t (a, b);"
 )
 
 
 @pytest.fixture
-def two(project: Project, database: Database) -> Project:
-    """Two tables and a migration with two indexes on each."""
+def gated(project: Project, database: Database) -> Project:
+    """A table t and a migration with two indexes whose builds come to a gate."""
     table(database)
-    table(database, "other")
-    project.migration(
-        "1_a",
-        "CREATE INDEX i ON t (a); CREATE INDEX k ON t (b);"
-        " CREATE UNIQUE INDEX u ON other (a); CREATE INDEX o ON other (b);",
+    send(
+        database,
+        # A plain build is sent under a short lock_timeout, which is meant for its table's lock.
+        "CREATE FUNCTION gated(int) RETURNS int IMMUTABLE LANGUAGE plpgsql SET lock_timeout = 0 AS"
+        f" $$ BEGIN PERFORM pg_catalog.pg_advisory_xact_lock_shared({GATE}); RETURN $1; END $$",
     )
+    project.migration("1_a", THREE)
     return project
 
 
-@fault(13, WHAT, DOES)
-def test_offline_builds_everything(two: Project, database: Database) -> None:
-    before = catalogue(database)
-    ran = two.apply("--offline", "--jobs", "2")
-    assert (ran.code, names(database)) == (0, {"i", "k", "u", "o"})
-    assert all("CONCURRENTLY" not in item["data"]["sql"] for item in ran.items.values())
-    assert two.run("verify").code == 0
-    assert two.rollback().code == 0
-    assert catalogue(database) == before
-
-
-@fault(13, WHAT, DOES)
-def test_an_old_snapshot_does_not_hold_up_a_plain_build(two: Project, database: Database) -> None:
-    with old_snapshot(database):
-        assert two.apply("--offline").code == 0
-
-
-@fault(13, WHAT, DOES)
-def test_offline_is_refused_where_somebody_writes(two: Project, database: Database) -> None:
-    before = catalogue(database)
-    with writer(database) as blocker:
-        ran = two.apply("--offline")
-        assert f"pid {blocker.info.backend_pid}" in ran.stderr
-    assert (ran.code, catalogue(database)) == (4, before)
-
-
-@fault(13, WHAT, DOES)
-def test_a_build_that_somebody_comes_to_wait_for_is_given_up(project: Project, database: Database) -> None:
-    table(database)
-    send(database, SLOW)
-    project.migration("1_a", "CREATE INDEX i ON t (slow(a));")
-    process = project.start("apply", "--yes", "--offline")
-    until(lambda: building(database) == 1)
-    took = waits_to_write(database)
-    ran = process.wait()
-    assert (ran.code, names(database)) == (4, set())
-    assert "somebody came to write here" in ran.stderr
-    assert "late writer" in ran.stderr
-    # Without it the writer would wait for a minute.
-    assert took < 45
-
-
-def waits_to_write(database: Database) -> float:
-    """Seconds that a client needed to write a row."""
-    began = time.monotonic()
-    with database.connect(application_name="late writer") as connection:
-        connection.execute("INSERT INTO t VALUES (-1, -1)")
-    return time.monotonic() - began
+def closed(database: Database) -> psycopg.Connection[tuple[object, ...]]:
+    """A session that holds the gate until it is closed."""
+    connection = database.connect()
+    connection.execute("SELECT pg_advisory_lock(%s)", [GATE])
+    return connection
 
 
 def building(database: Database) -> int:
-    """How many indexes are being built."""
-    query = "SELECT FROM pg_stat_progress_create_index WHERE datname = current_database()"
+    """How many builds have come to the gate."""
+    query = "SELECT FROM pg_locks WHERE locktype = 'advisory' AND objid = %s AND NOT granted"
     with database.connect() as connection:
-        return connection.execute(query).rowcount
+        return connection.execute(query, [GATE]).rowcount
+
+
+# somebody writes
+
+
+@fault(13, "somebody writes when --offline begins", does="refuses, names the session, and changes nothing")
+def test_a_writer_keeps_an_offline_run_from_beginning(gated: Project, database: Database) -> None:
+    before = catalogue(database)
+    with writer(database) as web:
+        ran = gated.apply("--offline")
+        assert (ran.code, ran.report["error"]["class"]) == (4, "Refused")
+        assert f"pid {web.info.backend_pid} (postgres, web" in ran.stderr
+        assert "nothing was changed" in ran.stderr
+    assert (catalogue(database), journal(database)) == (before, [])
+
+
+@fault(14, "a prepared transaction has written when --offline begins", does="refuses and names it")
+def test_a_prepared_transaction_keeps_an_offline_run_from_beginning(gated: Project, database: Database) -> None:
+    send(database, "BEGIN; INSERT INTO t VALUES (-1, -1); PREPARE TRANSACTION 'forgotten'")
+    ran = gated.apply("--offline")
+    send(database, "ROLLBACK PREPARED 'forgotten'")
+    assert ran.code == 4
+    assert "prepared transaction forgotten" in ran.stderr
+    assert names(database) == set()
+
+
+@fault(13, "somebody reads when --offline begins", does="builds beside the reader")
+def test_a_reader_keeps_nothing(gated: Project, database: Database) -> None:
+    with database.connect(autocommit=False) as reader:
+        reader.execute("SELECT FROM t")
+        assert gated.apply("--offline").code == 0
+        reader.rollback()
+    assert {flags(database, name) for name in "ikm"} == {GOOD}
 
 
 @fault(
-    17, "several builds on one table, one after the other", "builds them side by side where nobody writes (--offline)"
+    13,
+    "somebody begins to write in the middle of an --offline build",
+    does="gives way after two seconds, says who had to wait, and leaves nothing of the build",
 )
-def test_several_plain_builds_run_on_one_table_at_once(project: Project, database: Database) -> None:
-    table(database)
-    send(database, SLOW)
-    project.migration("1_a", "CREATE INDEX i ON t (slow(a)); CREATE INDEX k ON t (slow(a), b);")
-    process = project.start("apply", "--yes", "--offline", "--jobs", "2")
-    until(lambda: building(database) == 2)
-    process.popen.terminate()
+@pytest.mark.parametrize("jobs", ["1", "2"])
+def test_a_writer_that_comes_in_the_middle_is_let_through(gated: Project, database: Database, jobs: str) -> None:
+    before = catalogue(database)
+    gate = closed(database)
+    process = gated.start("apply", "--yes", "--offline", "--jobs", jobs, "--only", "i", "--only", "k")
+    until(lambda: building(database) == int(jobs))
+    with database.connect(application_name="web", options="-c statement_timeout=60s") as web:
+        # The gate stays closed: it can only go through when the builds give way.
+        web.execute("INSERT INTO t VALUES (1000, 1)")
+        pid = web.info.backend_pid
+        ran = process.wait()
+    gate.close()
+    assert (ran.code, ran.report["error"]["class"]) == (4, "Refused")
+    assert f"--offline: somebody writes here and had to wait: pid {pid} (postgres, web" in ran.stderr
+    assert "leave --offline out" in ran.report["error"]["hint"]
+    assert catalogue(database) == before
+
+
+@fault(
+    13,
+    "somebody begins to write in the middle of an --offline build",
+    does="keeps what was built before, exits 5, and goes on at the next run",
+)
+def test_what_was_built_before_the_writer_came_stays(gated: Project, database: Database) -> None:
+    gated.migration("1_a", "CREATE INDEX CONCURRENTLY m ON t (a, b); CREATE INDEX CONCURRENTLY i ON t (gated(a));")
+    gate = closed(database)
+    process = gated.start("apply", "--yes", "--offline", "--jobs", "1")
+    until(lambda: building(database) == 1)
+    with database.connect() as web:
+        web.execute("INSERT INTO t VALUES (1000, 1)")
     ran = process.wait()
-    assert (ran.code, names(database)) == (143, set())
+    gate.close()
+    assert ran.code == 5
+    assert names(database) == {"m"}
+    assert gated.apply("--offline").code == 0
+    assert flags(database, "i") == GOOD
 
 
-def test_offline_and_concurrent_runs_do_not_mix(two: Project, database: Database) -> None:
-    two.apply("--offline", "--only", "i")
-    assert two.apply().statuses["public.i"] == "skipped"
-    assert flags(database, "k") == GOOD
+@fault(
+    13,
+    "a reader comes in the middle of an --offline build",
+    does="lets it read, and goes on",
+)
+def test_a_reader_that_comes_in_the_middle_does_not_wait(gated: Project, database: Database) -> None:
+    gate = closed(database)
+    process = gated.start("apply", "--yes", "--offline", "--jobs", "1")
+    until(lambda: building(database) == 1)
+    with database.connect() as web:
+        assert web.execute("SELECT FROM t WHERE a = 1").rowcount == 1
+    gate.close()
+    assert process.wait().code == 0
+
+
+# side by side
+
+
+@fault(11, "several indexes of one table with --offline", does="builds as many at once as --jobs says")
+def test_plain_builds_of_one_table_run_side_by_side(gated: Project, database: Database) -> None:
+    gate = closed(database)
+    process = gated.start("apply", "--yes", "--offline", "--jobs", "2")
+    until(lambda: building(database) == 2)
+    assert len(phases(database)) == 2
+    assert "CONCURRENTLY" not in statements(database)
+    gate.close()
+    assert process.wait().code == 0
+    assert {flags(database, name) for name in "ikm"} == {GOOD}
+    assert gated.run("verify").code == 0
+    assert gated.rollback().code == 0
+    assert names(database) == set()
