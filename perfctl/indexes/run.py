@@ -231,6 +231,11 @@ class Run:
         """The table's OID, None for a step about no table."""
         return self.ground.tables.get(step.table) if step.table else None
 
+    @property
+    def own_pids(self) -> list[int]:
+        """The server processes of the run's lanes."""
+        return [lane.pg.pid for lane in (*self.lanes, *self.idle)]
+
     def _obstacle(self, number: int) -> Obstacle | None:
         step = self.ground.steps[number]
         held = self.held.get(number)
@@ -253,10 +258,9 @@ class Run:
         left = [self.ground.steps[n] for n in (*self._schedule.todo, *self._schedule.under_way)]
         oids = sorted({oid for step in left if (oid := self.table_oid(step)) is not None})
         worked = sorted({oid for name in self.worked if name and (oid := self.ground.tables.get(name)) is not None})
-        own = [lane.pg.pid for lane in (*self.lanes, *self.idle)]
         watch_replicas = self.limits.max_replica_lag_s is not None
         self._near = Neighbours(
-            blockers=self.watcher.fetch("blockers", Blocker, {"tables": oids, "own": own}),
+            blockers=self.watcher.fetch("blockers", Blocker, {"tables": oids, "own": self.own_pids}),
             loads=self.watcher.fetch("loads", TableLoad, {"tables": worked}) if worked else (),
             replicas=self.watcher.fetch("replicas", Replica) if watch_replicas else (),
             free_bytes=self.ground.free_bytes(),

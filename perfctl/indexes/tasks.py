@@ -232,7 +232,9 @@ class Tasks:
                     continue
                 if progress.is_waiting:
                     timing.wait_s += passed_s
-                    phase, phase_s = progress.wait_phase, passed_s + (phase_s if progress.wait_phase == phase else 0.0)
+                    # Another job of this run takes the time that its work takes.
+                    counted_s = 0.0 if progress.blocker_pid in self.run.own_pids else passed_s
+                    phase, phase_s = progress.wait_phase, counted_s + (phase_s if progress.wait_phase == phase else 0.0)
                 else:
                     phase_s = 0.0
                 if line is not None and progress.index_oid is not None:
@@ -270,6 +272,8 @@ class Tasks:
         """End whom the list allows to be ended; give up when the budget of the phase is spent."""
         assert lane.step is not None
         step = lane.step
+        if progress.blocker_pid in self.run.own_pids:
+            return
         blocking = (progress.blocking,) if progress.blocking else ()
         timing.killed += tuple(self.run.end_blockers(lane.number, blocking, phase_s))
         if progress.waits_for_table and not drop and phase_s > self._lock_timeout_s(step):
