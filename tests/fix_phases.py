@@ -6,15 +6,15 @@ import contextlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 
+from tests.fix_builds import BEFORE_BUILD, BEFORE_VALIDATION, OLD_SNAPSHOTS, kill, phases
 from tests.fix_perfctl import Process, Project, until
 from tests.fix_servers import Database
 from tests.fix_sessions import old_snapshot, send, writer
 
-#: phases of a concurrent build, as pg_stat_progress_create_index names them
-WRITERS_BEFORE_BUILD = "waiting for writers before build"
+#: phases of a concurrent build, as pg_stat_progress_create_index names them; fix_builds has those that wait
 SCANNING = "building index: scanning table"
-WRITERS_BEFORE_VALIDATION = "waiting for writers before validation"
-OLD_SNAPSHOTS = "waiting for old snapshots"
+PHASES = (BEFORE_BUILD, SCANNING, BEFORE_VALIDATION, OLD_SNAPSHOTS)
+PHASE_IDS = ("before-build", "in-build", "before-validation", "old-snapshots")
 
 #: The migration of a table t whose build can be held in any phase: by ``slow`` while it reads the table.
 SLOW = "CREATE INDEX CONCURRENTLY i ON t (slow(a));"
@@ -24,25 +24,37 @@ _KEY = 4711
 Release = Callable[[], None]
 
 
-def slow_function(database: Database) -> None:
-    """A function for index expressions that waits while ``gate`` is shut."""
+def slow_function(database: Database, *, works: bool = False) -> None:
+    """A function for index expressions that takes until no ``gate`` is shut: it waits for a lock, or works on."""
+    wait = f"PERFORM pg_advisory_xact_lock_shared({_KEY})"
+    if works:
+        wait = f"WHILE NOT pg_try_advisory_xact_lock_shared({_KEY}) LOOP PERFORM pg_sleep(0.02); END LOOP"
     send(
         database,
-        "CREATE FUNCTION slow(value int) RETURNS int LANGUAGE plpgsql IMMUTABLE AS"
-        f" 'BEGIN PERFORM pg_advisory_xact_lock_shared({_KEY}); RETURN value; END'",
+        f"CREATE FUNCTION slow(value int) RETURNS int LANGUAGE plpgsql IMMUTABLE AS 'BEGIN {wait}; RETURN value; END'",
     )
 
 
 @contextlib.contextmanager
-def gate(database: Database) -> Iterator[Release]:
-    """Keeps whoever calls ``slow`` waiting, until the function that it gives is called or the block ends."""
-    with database.connect(application_name="gate") as connection:
-        connection.execute("SELECT pg_advisory_lock(%s)", [_KEY])
-        yield lambda: _open(database)
+def gate(database: Database, name: str = "gate") -> Iterator[Release]:
+    """Keeps whoever calls ``slow`` waiting, until the function that it gives is called or the block ends.
+
+    Those who waited before, for another gate, still come through.
+    """
+    with contextlib.closing(database.connect(application_name=name)) as connection:
+        # It is not waited for: while another gate is shut, this one is not yet.
+        connection.pgconn.send_query(f"SELECT pg_advisory_lock({_KEY})".encode())
+        until(lambda: _queued(database, name))
+        yield lambda: terminate(database, f"application_name = '{name}'")
 
 
-def _open(database: Database) -> None:
-    terminate(database, "application_name = 'gate'")
+def _queued(database: Database, name: str) -> bool:
+    query = (
+        "SELECT FROM pg_locks JOIN pg_stat_activity USING (pid) WHERE locktype = 'advisory' AND objid = %s"
+        " AND application_name = %s AND datname = current_database()"
+    )
+    with database.connect() as connection:
+        return connection.execute(query, [_KEY, name]).rowcount > 0
 
 
 @contextlib.contextmanager
@@ -50,28 +62,41 @@ def held_at(database: Database, phase: str, begin: Callable[[], Process]) -> Ite
     """A perfctl that begins to build the index of ``SLOW`` and is held in a phase for as long as the block lasts."""
     with contextlib.ExitStack() as stack:
         release: Release | None = None
-        match phase:
-            case "waiting for writers before build":
-                stack.enter_context(writer(database))
-            case "waiting for old snapshots":
-                stack.enter_context(old_snapshot(database))
-            case _:
-                release = stack.enter_context(gate(database))
-        process = begin()
-        if phase == WRITERS_BEFORE_VALIDATION and release is not None:
+        if phase == BEFORE_BUILD:
+            stack.enter_context(writer(database))
+        elif phase == OLD_SNAPSHOTS:
+            stack.enter_context(old_snapshot(database))
+        else:
+            release = stack.enter_context(gate(database))
+        process = stack.enter_context(begun(begin()))
+        if phase == BEFORE_VALIDATION and release is not None:
             until(lambda: phases(database) == [SCANNING])
             stack.enter_context(writer(database))
             release()
-        until(lambda: phases(database) == [phase])
+        until(lambda: set(phases(database)) == {phase})
         yield process
 
 
 @contextlib.contextmanager
+def begun(process: Process) -> Iterator[Process]:
+    """A perfctl that does not outlive a test that fails."""
+    try:
+        yield process
+    except BaseException:
+        kill(process)
+        raise
+
+
+@contextlib.contextmanager
 def statement(database: Database, text: str, application: str = "psql") -> Iterator[Future[None]]:
-    """A statement that somebody else sends; the block ends when it has ended, and its error is the future's."""
+    """A statement that somebody else sends; the block ends when it has ended, and its error is the future's.
+
+    Of two that wait for each other, the one that looks for a deadlock is ended: it is never this one.
+    """
 
     def act() -> None:
-        with database.connect(application_name=application) as connection:
+        options = "-c deadlock_timeout=1h"
+        with database.connect(application_name=application, options=options) as connection:
             connection.execute(text.encode())
 
     with ThreadPoolExecutor(1) as pool:
@@ -81,13 +106,6 @@ def statement(database: Database, text: str, application: str = "psql") -> Itera
             # What it waits for may be an outer block's.
             terminate(database, f"application_name = '{application}'")
             raise
-
-
-def phases(database: Database) -> list[str]:
-    """The phase of each build that is under way."""
-    query = "SELECT phase FROM pg_stat_progress_create_index WHERE datname = current_database() ORDER BY pid"
-    with database.connect() as connection:
-        return [phase for (phase,) in connection.execute(query)]
 
 
 def process_of(database: Database, application: str) -> int:
@@ -140,20 +158,6 @@ def terminate(database: Database, condition: str) -> None:
 def end(database: Database, *pids: int) -> None:
     """End sessions by their process."""
     terminate(database, f"pid IN ({', '.join(map(str, pids))})")
-
-
-def oid_of(database: Database, name: str = "i") -> int | None:
-    """The OID of the index of that name; None without one."""
-    with database.connect() as connection:
-        row = connection.execute("SELECT to_regclass(%s)::oid", [name]).fetchone()
-    assert row is not None
-    return int(row[0]) if row[0] is not None else None
-
-
-def kill(process: Process) -> None:
-    """End a perfctl so that it can do nothing more."""
-    process.popen.kill()
-    process.popen.communicate()
 
 
 def elsewhere(project: Project, dsn: str) -> Project:

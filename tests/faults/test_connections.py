@@ -8,18 +8,17 @@ from collections.abc import Iterator
 import pytest
 
 from tests.faults.declare import fault
+from tests.fix_builds import oid
 from tests.fix_catalogue import catalogue, flags, journal, names
 from tests.fix_perfctl import Project, until
 from tests.fix_phases import (
-    OLD_SNAPSHOTS,
+    PHASE_IDS,
+    PHASES,
     SCANNING,
     SLOW,
-    WRITERS_BEFORE_BUILD,
-    WRITERS_BEFORE_VALIDATION,
     builders,
     elsewhere,
     held_at,
-    oid_of,
     slow_function,
     until_idle,
     watchers,
@@ -30,11 +29,7 @@ from tests.fix_sessions import send, table, until_it_waits
 
 GOOD = (True, True, True)
 SEND = ("apply", "--yes", "--blocker-age", "1h")
-PHASES = pytest.mark.parametrize(
-    "phase",
-    [WRITERS_BEFORE_BUILD, SCANNING, WRITERS_BEFORE_VALIDATION, OLD_SNAPSHOTS],
-    ids=["before-build", "in-build", "before-validation", "old-snapshots"],
-)
+AT_EACH_PHASE = pytest.mark.parametrize("phase", PHASES, ids=PHASE_IDS)
 
 
 @pytest.fixture
@@ -54,18 +49,18 @@ def far(project: Project, database: Database, proxy: Proxy) -> Project:
 
 
 @fault(21, "the connection is cut during a build", does="asks afresh and adopts what the server finishes")
-@PHASES
+@AT_EACH_PHASE
 def test_a_build_whose_connection_is_cut_is_adopted(far: Project, database: Database, proxy: Proxy, phase: str) -> None:
     before = catalogue(database)
     with held_at(database, phase, lambda: far.start(*SEND)) as process:
-        made, (lost,), (watcher,) = oid_of(database), builders(database), watchers(database)
+        made, (lost,), (watcher,) = oid(database, "i"), builders(database), watchers(database)
         proxy.drop()
         until(lambda: watchers(database) not in ([], [watcher]))
         assert builders(database) == [lost]
     ran = process.wait()
     assert (ran.code, ran.statuses) == (0, {"public.i": "changed"})
     assert "the connection was lost, the server went on and finished it" in ran.items["public.i"]["detail"]
-    assert (oid_of(database), flags(database, "i")) == (made, GOOD)
+    assert (oid(database, "i"), flags(database, "i")) == (made, GOOD)
     assert journal(database) == [("create_index", "i", "done")]
     assert far.rollback().code == 0
     assert catalogue(database) == before
@@ -100,12 +95,12 @@ def test_a_build_that_fails_after_its_connection_was_cut_leaves_nothing(
 
 
 @fault(21, "the network goes deaf during a build, and hears again", does="waits, and takes the answer that comes late")
-@PHASES
+@AT_EACH_PHASE
 def test_a_build_is_waited_for_while_the_network_is_deaf(
     far: Project, database: Database, proxy: Proxy, phase: str
 ) -> None:
     with held_at(database, phase, lambda: far.start(*SEND)) as process:
-        made = oid_of(database)
+        made = oid(database, "i")
         proxy.deafen()
     until_idle(database)
     # The server has long finished, and perfctl knows nothing of it.
@@ -113,24 +108,24 @@ def test_a_build_is_waited_for_while_the_network_is_deaf(
     assert journal(database) == [("create_index", "i", "started")]
     proxy.hear()
     ran = process.wait()
-    assert (ran.code, ran.statuses, oid_of(database)) == (0, {"public.i": "changed"}, made)
+    assert (ran.code, ran.statuses, oid(database, "i")) == (0, {"public.i": "changed"}, made)
     assert journal(database) == [("create_index", "i", "done")]
 
 
 @fault(21, "the network goes deaf and then cuts the connection", does="asks afresh once it hears again, and adopts")
-@PHASES
+@AT_EACH_PHASE
 def test_a_build_is_adopted_after_the_network_was_deaf_and_cut(
     far: Project, database: Database, proxy: Proxy, phase: str
 ) -> None:
     with held_at(database, phase, lambda: far.start(*SEND)) as process:
-        made = oid_of(database)
+        made = oid(database, "i")
         proxy.deafen()
         proxy.drop()
     until_idle(database)
     assert (flags(database, "i"), process.popen.poll()) == (GOOD, None)
     proxy.hear()
     ran = process.wait()
-    assert (ran.code, ran.statuses, oid_of(database)) == (0, {"public.i": "changed"}, made)
+    assert (ran.code, ran.statuses, oid(database, "i")) == (0, {"public.i": "changed"}, made)
     assert far.rollback().code == 0
 
 
@@ -142,12 +137,12 @@ def test_an_answer_that_got_lost_is_not_waited_for(project18: Project, database1
     with proxied(database18) as proxy:
         far = elsewhere(project18, proxy.dsn)
         with held_at(database18, SCANNING, lambda: far.start(*SEND)) as process:
-            made = oid_of(database18)
+            made = oid(database18, "i")
             # The watcher has spoken since the build was sent.
             until(lambda: journal(database18, "object_oid") == [(made,)])
             proxy.forget_most_silent()
         ran = process.wait()
-    assert (ran.code, ran.statuses, oid_of(database18)) == (0, {"public.i": "changed"}, made)
+    assert (ran.code, ran.statuses, oid(database18, "i")) == (0, {"public.i": "changed"}, made)
     assert "the server went on and finished it" in ran.items["public.i"]["detail"]
     assert flags(database18, "i") == GOOD
 

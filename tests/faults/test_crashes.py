@@ -11,20 +11,17 @@ import psycopg
 import pytest
 
 from tests.faults.declare import fault
+from tests.fix_builds import BEFORE_BUILD, BEFORE_VALIDATION, OLD_SNAPSHOTS, kill, oid, phases
 from tests.fix_catalogue import catalogue, flags, journal, names
 from tests.fix_perfctl import Process, Project, until
 from tests.fix_phases import (
-    OLD_SNAPSHOTS,
+    PHASE_IDS,
+    PHASES,
     SCANNING,
     SLOW,
-    WRITERS_BEFORE_BUILD,
-    WRITERS_BEFORE_VALIDATION,
     builders,
     end,
     held_at,
-    kill,
-    oid_of,
-    phases,
     process_of,
     sessions,
     slow_function,
@@ -38,11 +35,7 @@ from tests.fix_sessions import at_work, broken_ready, old_snapshot, table, until
 GOOD = (True, True, True)
 #: However slowly the machine comes to it: what holds a build here is for the build itself to wait for.
 SEND = ("apply", "--yes", "--blocker-age", "1h")
-PHASES = pytest.mark.parametrize(
-    "phase",
-    [WRITERS_BEFORE_BUILD, SCANNING, WRITERS_BEFORE_VALIDATION, OLD_SNAPSHOTS],
-    ids=["before-build", "in-build", "before-validation", "old-snapshots"],
-)
+AT_EACH_PHASE = pytest.mark.parametrize("phase", PHASES, ids=PHASE_IDS)
 
 
 @pytest.fixture
@@ -66,29 +59,29 @@ def plain(project: Project, database: Database) -> Project:
 
 
 @fault(19, "perfctl is killed while its build runs", does="adopts the build that went on and finished by itself")
-@PHASES
+@AT_EACH_PHASE
 def test_a_build_that_finished_without_its_perfctl_is_adopted(slow: Project, database: Database, phase: str) -> None:
     before = catalogue(database)
     with held_at(database, phase, lambda: slow.start(*SEND)) as process:
         kill(process)
-        orphan = oid_of(database)
+        orphan = oid(database, "i")
     until_idle(database)
-    assert (oid_of(database), flags(database, "i")) == (orphan, GOOD)
+    assert (oid(database, "i"), flags(database, "i")) == (orphan, GOOD)
     ran = slow.apply()
     assert (ran.code, ran.statuses) == (0, {"public.i": "changed"})
-    assert (oid_of(database), slow.run("verify").code) == (orphan, 0)
+    assert (oid(database, "i"), slow.run("verify").code) == (orphan, 0)
     assert slow.rollback().statuses == {"public.i": "changed"}
     assert catalogue(database) == before
 
 
 @fault(19, "perfctl is killed while its build runs", does="waits for the build that goes on, and adopts it")
 @fault(20, "a clean-up meets a build that goes on without its client", does="waits for it, and never drops it")
-@PHASES
+@AT_EACH_PHASE
 def test_a_build_that_goes_on_without_its_perfctl_is_waited_for(slow: Project, database: Database, phase: str) -> None:
     before = catalogue(database)
     with held_at(database, phase, lambda: slow.start(*SEND)) as process:
         kill(process)
-        orphan = oid_of(database)
+        orphan = oid(database, "i")
         until(lambda: not at_work(database) or phase == SCANNING)
         again = slow.start(*SEND, form="ndjson")
         heard = again.popen.stdout
@@ -98,13 +91,13 @@ def test_a_build_that_goes_on_without_its_perfctl_is_waited_for(slow: Project, d
     assert ran.code == 0
     assert ran.events[-1]["items"][0]["status"] == "changed"
     assert "a build that was under way has finished" in ran.events[-1]["items"][0]["detail"]
-    assert (oid_of(database), flags(database, "i")) == (orphan, GOOD)
+    assert (oid(database, "i"), flags(database, "i")) == (orphan, GOOD)
     assert slow.rollback().code == 0
     assert catalogue(database) == before
 
 
 @fault(19, "perfctl and its build are both killed", does="drops what is left and builds anew")
-@PHASES
+@AT_EACH_PHASE
 def test_what_a_killed_perfctl_and_its_killed_build_left_is_built_anew(
     slow: Project, database: Database, phase: str
 ) -> None:
@@ -113,17 +106,17 @@ def test_what_a_killed_perfctl_and_its_killed_build_left_is_built_anew(
         kill(process)
         end(database, *builders(database))
         until(lambda: not phases(database))
-        dead = oid_of(database)
+        dead = oid(database, "i")
     assert flags(database, "i") not in (None, GOOD)
     assert slow.apply().code == 0
     assert flags(database, "i") == GOOD
-    assert oid_of(database) != dead
+    assert oid(database, "i") != dead
     assert slow.rollback().code == 0
     assert catalogue(database) == before
 
 
 @fault(19, "perfctl and its build are both killed", does="takes off by rollback what they left")
-@PHASES
+@AT_EACH_PHASE
 def test_what_a_killed_perfctl_and_its_killed_build_left_is_rolled_back(
     slow: Project, database: Database, phase: str
 ) -> None:
@@ -181,7 +174,7 @@ def test_a_rollback_leaves_a_build_that_goes_on(plain: Project, database: Databa
 def test_a_build_dies_with_its_client_when_that_is_asked_for(plain: Project, database: Database) -> None:
     with writer(database):
         process = plain.start(*SEND, "--client-connection-check-interval", "1s")
-        until(lambda: phases(database) == [WRITERS_BEFORE_BUILD])
+        until(lambda: phases(database) == [BEFORE_BUILD])
         kill(process)
         # The writer is still there: nothing but the client's end can have ended the build.
         until(lambda: not sessions(database))
@@ -194,7 +187,7 @@ def test_a_build_dies_with_its_client_when_that_is_asked_for(plain: Project, dat
 def test_a_foreign_build_of_the_same_index_is_waited_for_and_not_owned(plain: Project, database: Database) -> None:
     with old_snapshot(database) as snapshot, statement(database, "CREATE INDEX CONCURRENTLY i ON t (a)") as sent:
         until(lambda: phases(database) == [OLD_SNAPSHOTS])
-        foreign, made = process_of(database, "psql"), oid_of(database)
+        foreign, made = process_of(database, "psql"), oid(database, "i")
         process = plain.start(*SEND, form="ndjson")
         assert process.popen.stdout is not None
         assert f"pid {foreign} is building it" in process.popen.stdout.readline()
@@ -202,13 +195,13 @@ def test_a_foreign_build_of_the_same_index_is_waited_for_and_not_owned(plain: Pr
         assert sent.exception(30) is None
     ran = process.wait()
     assert (ran.code, ran.events[-1]["items"][0]["status"]) == (0, "skipped")
-    assert (oid_of(database), flags(database, "i")) == (made, GOOD)
+    assert (oid(database, "i"), flags(database, "i")) == (made, GOOD)
     assert plain.rollback().code == 0
-    assert oid_of(database) == made
+    assert oid(database, "i") == made
 
 
 @fault(20, "a build that is waited for dies", does="clears away what it left and builds anew")
-@pytest.mark.parametrize("phase", [WRITERS_BEFORE_BUILD, OLD_SNAPSHOTS], ids=["unready", "ready"])
+@pytest.mark.parametrize("phase", [BEFORE_BUILD, OLD_SNAPSHOTS], ids=["unready", "ready"])
 def test_a_build_that_dies_while_it_is_waited_for_is_built_anew(plain: Project, database: Database, phase: str) -> None:
     with held_at(database, phase, lambda: plain.start(*SEND)) as process:
         kill(process)
@@ -305,11 +298,11 @@ def kill_once_it_drops(process: Process, database: Database) -> None:
 
 
 @fault(19, "somebody ends the session that builds", does="drops what is left and says that the connection was lost")
-@PHASES
+@AT_EACH_PHASE
 def test_a_build_whose_session_is_ended_leaves_nothing(slow: Project, database: Database, phase: str) -> None:
     before = catalogue(database)
     # A writer lets no drop through either.
-    stays = phase in (WRITERS_BEFORE_BUILD, WRITERS_BEFORE_VALIDATION)
+    stays = phase in (BEFORE_BUILD, BEFORE_VALIDATION)
     with held_at(database, phase, lambda: slow.start(*SEND)) as process:
         end(database, *builders(database))
         until(lambda: process.popen.poll() is not None or (stays and "DROP" in working_at(database)))
@@ -333,15 +326,15 @@ def working_at(database: Database) -> str:
 
 
 @fault(19, "somebody ends the session that keeps the lock", does="comes back, takes the lock again, and finishes")
-@PHASES
+@AT_EACH_PHASE
 def test_a_run_whose_watcher_is_ended_goes_on(slow: Project, database: Database, phase: str) -> None:
     with held_at(database, phase, lambda: slow.start(*SEND)) as process:
-        made, (before,) = oid_of(database), watchers(database)
+        made, (before,) = oid(database, "i"), watchers(database)
         end(database, before)
         until(lambda: watchers(database) not in ([], [before]))
     ran = process.wait()
     assert (ran.code, ran.statuses) == (0, {"public.i": "changed"})
-    assert (oid_of(database), flags(database, "i")) == (made, GOOD)
+    assert (oid(database, "i"), flags(database, "i")) == (made, GOOD)
     assert journal(database) == [("create_index", "i", "done")]
 
 
@@ -349,7 +342,7 @@ def test_a_run_whose_watcher_is_ended_goes_on(slow: Project, database: Database,
 
 
 @fault(23, "the server crashes during a build", does="drops what is left, and the next apply builds")
-@PHASES
+@AT_EACH_PHASE
 def test_a_build_that_a_crash_cut_is_built_by_the_next_apply(slow: Project, database: Database, phase: str) -> None:
     before = catalogue(database)
     with contextlib.suppress(psycopg.OperationalError), held_at(database, phase, lambda: slow.start(*SEND)) as process:
@@ -364,7 +357,7 @@ def test_a_build_that_a_crash_cut_is_built_by_the_next_apply(slow: Project, data
 
 
 @fault(23, "perfctl and the server crash together during a build", does="clears away what is left and builds")
-@PHASES
+@AT_EACH_PHASE
 def test_a_build_that_a_crash_of_all_cut_is_built_by_the_next_apply(
     slow: Project, database: Database, phase: str
 ) -> None:

@@ -9,21 +9,11 @@ import psycopg
 import pytest
 
 from tests.faults.declare import fault
+from tests.fix_builds import OLD_SNAPSHOTS, kill, oid
 from tests.fix_catalogue import catalogue, flags, names
 from tests.fix_perfctl import Process, Project, until
 from tests.fix_pgbouncer import PgBouncer, pgbouncer
-from tests.fix_phases import (
-    OLD_SNAPSHOTS,
-    SCANNING,
-    SLOW,
-    builders,
-    elsewhere,
-    held_at,
-    kill,
-    oid_of,
-    slow_function,
-    until_idle,
-)
+from tests.fix_phases import SCANNING, SLOW, builders, elsewhere, held_at, slow_function, until_idle
 from tests.fix_servers import Database
 from tests.fix_sessions import at_work, old_snapshot, send, table
 
@@ -143,13 +133,13 @@ def test_a_build_that_outlives_its_perfctl_behind_a_pooler(wanted: Project, data
     with pgbouncer(database, "session") as bouncer:
         far = elsewhere(wanted, bouncer.dsn)
         with held_at(database, OLD_SNAPSHOTS, lambda: far.start(*SEND)) as process:
-            made = oid_of(database)
+            made = oid(database, "i")
             kill(process)
             # The pooler cuts a connection whose client has left in the middle of a statement; the server goes on.
             until(lambda: len(builders(database)) == 1)
         until_idle(database)
         assert far.apply().code == 0
-    assert (oid_of(database), flags(database, "i")) == (made, GOOD)
+    assert (oid(database, "i"), flags(database, "i")) == (made, GOOD)
 
 
 @fault(48, "a pool too small for a second connection", does="refuses, and says how many it needs")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import signal
 from collections.abc import Iterator
 from typing import Any
@@ -11,19 +12,18 @@ import pytest
 
 from perfctl.indexes.watcher import LOCK_KEY
 from tests.faults.declare import fault
+from tests.fix_builds import BEFORE_BUILD, BEFORE_VALIDATION, OLD_SNAPSHOTS, oid, phases
 from tests.fix_catalogue import catalogue, flags, journal, names
 from tests.fix_perfctl import Project, new_project, until
 from tests.fix_phases import (
-    OLD_SNAPSHOTS,
+    PHASE_IDS,
+    PHASES,
     SCANNING,
     SLOW,
-    WRITERS_BEFORE_BUILD,
-    WRITERS_BEFORE_VALIDATION,
+    begun,
     builders,
     gate,
     held_at,
-    oid_of,
-    phases,
     process_of,
     sessions,
     slow_function,
@@ -37,11 +37,7 @@ from tests.fix_sessions import old_snapshot, send, table, waits, writer
 GOOD = (True, True, True)
 #: However slowly the machine comes to it: what holds a build here is for the build itself to wait for.
 SEND = ("apply", "--yes", "--blocker-age", "1h")
-PHASES = pytest.mark.parametrize(
-    "phase",
-    [WRITERS_BEFORE_BUILD, SCANNING, WRITERS_BEFORE_VALIDATION, OLD_SNAPSHOTS],
-    ids=["before-build", "in-build", "before-validation", "old-snapshots"],
-)
+AT_EACH_PHASE = pytest.mark.parametrize("phase", PHASES, ids=PHASE_IDS)
 SIGNALS = pytest.mark.parametrize(
     ("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["SIGINT", "SIGTERM"]
 )
@@ -71,17 +67,17 @@ def two(project: Project, database: Database) -> Project:
 
 @fault(7, "a second perfctl waits for the lock while the first builds", does="polls for it, so that nobody deadlocks")
 @fault(8, "the lock and the build are two sessions', and somebody waits", does="polls for it, so that nobody hangs")
-@PHASES
+@AT_EACH_PHASE
 def test_a_second_perfctl_is_never_waited_for(slow: Project, database: Database, phase: str) -> None:
     with held_at(database, phase, lambda: slow.start(*SEND)) as first:
         second = slow.start(*SEND)
         until(lambda: len(watchers_to_be(database)) == 2)
-        # A waiter that blocked, or one with a snapshot, is what the build would wait for in turn.
+        (builder,), (keeper,) = builders(database), watchers(database)
+        assert builder != keeper
+        # A waiter that blocks has a snapshot, which the build would wait for in turn.
+        assert_not_in_its_own_way(database, count=1)
         for _ in range(20):
-            (builder,), (keeper,) = builders(database), watchers(database)
-            assert builder != keeper
-            assert not set(blocking(database, builder)) & set(sessions(database))
-            assert not sessions(database, f"pid <> {builder} AND (wait_event_type = 'Lock')")
+            assert not sessions(database, f"pid <> {builder} AND wait_event_type = 'Lock'")
     assert (first.wait().code, second.wait().code) == (0, 0)
     assert flags(database, "i") == GOOD
     assert [line for line in journal(database) if line[2] != "done"] == []
@@ -102,12 +98,12 @@ def blocking(database: Database, pid: int) -> list[int]:
 
 @fault(7, "a second perfctl waits for the lock too long", does="gives up, changes nothing, and names who has it")
 def test_a_second_perfctl_gives_up_in_time(slow: Project, database: Database) -> None:
-    with held_at(database, WRITERS_BEFORE_BUILD, lambda: slow.start(*SEND)) as first:
+    with held_at(database, BEFORE_BUILD, lambda: slow.start(*SEND)) as first:
         (keeper,) = watchers(database)
         ran = slow.apply()
         assert (ran.code, ran.report["error"]["class"]) == (6, "Busy")
         assert f"another perfctl is at work on this database: pid {keeper} (" in ran.stderr
-        assert phases(database) == [WRITERS_BEFORE_BUILD]
+        assert phases(database) == [BEFORE_BUILD]
     assert first.wait().code == 0
 
 
@@ -133,7 +129,7 @@ def test_a_session_that_blocks_on_the_lock_is_named(two: Project, database: Data
 
 
 @fault(9, "a runner's own session keeps its own build waiting", does="has no other transaction open, ever")
-@PHASES
+@AT_EACH_PHASE
 def test_perfctl_is_never_among_its_own_lockers(slow: Project, database: Database, phase: str) -> None:
     with held_at(database, phase, lambda: slow.start(*SEND)) as process:
         assert_not_in_its_own_way(database, count=1)
@@ -141,31 +137,63 @@ def test_perfctl_is_never_among_its_own_lockers(slow: Project, database: Databas
 
 
 @fault(9, "a runner's own session keeps its own build waiting", does="builds side by side without waiting for itself")
-@PHASES
+@pytest.mark.parametrize("phase", [BEFORE_BUILD, OLD_SNAPSHOTS], ids=["before-build", "old-snapshots"])
 def test_two_jobs_are_never_among_each_others_lockers(two: Project, database: Database, phase: str) -> None:
-    if phase in (SCANNING, WRITERS_BEFORE_VALIDATION):
-        slow_function(database)
-        two.migration("1_a", SLOW)
     with held_at(database, phase, lambda: two.start(*SEND, "--jobs", "2")) as process:
+        # The writer holds the one on its table, the snapshot holds both.
         until(lambda: flags(database, "j") == GOOD or phases(database) == [OLD_SNAPSHOTS] * 2)
         assert_not_in_its_own_way(database, count=len(phases(database)))
     ran = process.wait()
     assert (ran.code, ran.statuses) == (0, {"public.i": "changed", "public.j": "changed"})
 
 
+@fault(
+    9,
+    "a job's build waits for the snapshot of another job's",
+    does="waits as long as the other one works, whatever the budget and the list of whom to end",
+)
+def test_a_job_waits_for_another_one_without_a_limit(project18: Project, database18: Database) -> None:
+    table(database18)
+    table(database18, "o")
+    slow_function(database18, works=True)
+    project18.migration("1_a", SLOW)
+    # The later ones find the other build with its snapshot taken.
+    plain = [f"CREATE INDEX CONCURRENTLY j{n} ON o (a) WITH (fillfactor = {50 + n});" for n in range(10)]
+    project18.migration("2_b", "\n".join(plain))
+    bounds = ("--wait-budget", "500ms", "--kill-blockers", "application=*")
+    with (
+        gate(database18) as let_go,
+        begun(project18.start(*SEND, "--jobs", "2", *bounds, form="ndjson")) as process,
+    ):
+        assert process.popen.stdout is not None
+        for line in process.popen.stdout:
+            event = json.loads(line)
+            assert event["event"] != "failed"
+            # Who may be ended is ended after five seconds.
+            if event.get("phase") == OLD_SNAPSHOTS and event["elapsed_s"] > 6:
+                break
+        assert set(phases(database18)) == {SCANNING, OLD_SNAPSHOTS}
+        let_go()
+    ran = process.wait()
+    assert ran.code == 0
+    assert len(names(database18)) == 11
+
+
 def assert_not_in_its_own_way(database: Database, count: int) -> None:
+    building = builders(database)
+    assert len(building) == count
+    others = " AND ".join(f"pid <> {pid}" for pid in building)
+    # A look at the catalogue has a snapshot too, for as long as it takes.
+    until(lambda: not sessions(database, f"{others} AND (state <> 'idle' OR backend_xmin IS NOT NULL)"))
+    until(lambda: not own_lockers(database))
     for _ in range(20):
-        building = builders(database)
-        assert len(building) == count
-        own = set(sessions(database))
-        for pid in building:
-            assert not set(blocking(database, pid)) & own
-        others = " AND ".join(f"pid <> {pid}" for pid in building)
-        assert not sessions(database, f"{others} AND (state <> 'idle' OR backend_xmin IS NOT NULL) AND {_SETTLED}")
+        assert not sessions(database, "state LIKE 'idle in transaction%'")
+        assert not own_lockers(database)
 
 
-#: it has been like this for longer than a look at the catalogue takes
-_SETTLED = "state_change < clock_timestamp() - interval '5s'"
+def own_lockers(database: Database) -> set[int]:
+    """The sessions of perfctl's that keep one of its builds waiting."""
+    return {pid for builder in builders(database) for pid in blocking(database, builder)} & set(sessions(database))
 
 
 # builds of others on the same table
@@ -174,12 +202,12 @@ _SETTLED = "state_change < clock_timestamp() - interval '5s'"
 @fault(10, "somebody else builds on the same table", does="builds on other tables meanwhile, then on this one")
 def test_a_table_with_a_foreign_build_is_left_for_later(two: Project, database: Database) -> None:
     with writer(database) as blocker, statement(database, "CREATE INDEX CONCURRENTLY k ON t (b)") as foreign:
-        until(lambda: phases(database) == [WRITERS_BEFORE_BUILD])
+        until(lambda: phases(database) == [BEFORE_BUILD])
         pid = process_of(database, "psql")
         process = two.start(*SEND, "--jobs", "1", form="ndjson")
         until(lambda: flags(database, "j") == GOOD)
         # The other one has the table, and perfctl does not even queue up behind it.
-        assert (builders(database), oid_of(database)) == ([], None)
+        assert (builders(database), oid(database, "i")) == ([], None)
         blocker.rollback()
         assert foreign.exception(30) is None
     ran = process.wait()
@@ -191,11 +219,11 @@ def test_a_table_with_a_foreign_build_is_left_for_later(two: Project, database: 
 @fault(10, "somebody else builds on the same table for too long", does="gives up on this table and names who builds")
 def test_a_foreign_build_that_does_not_end_is_named(two: Project, database: Database) -> None:
     with writer(database) as blocker, statement(database, "CREATE INDEX CONCURRENTLY k ON t (b)") as foreign:
-        until(lambda: phases(database) == [WRITERS_BEFORE_BUILD])
+        until(lambda: phases(database) == [BEFORE_BUILD])
         ran = two.apply("--wait-budget", "300ms", "--continue", "--jobs", "1")
         assert (ran.code, ran.statuses) == (5, {"public.i": "failed", "public.j": "changed"})
         assert "CREATE INDEX CONCURRENTLY k ON t (b)" in ran.stderr
-        assert (oid_of(database), phases(database)) == (None, [WRITERS_BEFORE_BUILD])
+        assert (oid(database, "i"), phases(database)) == (None, [BEFORE_BUILD])
         blocker.rollback()
         assert foreign.exception(30) is None
     assert flags(database, "k") == GOOD
@@ -207,7 +235,7 @@ def test_a_foreign_build_that_does_not_end_is_named(two: Project, database: Data
 def test_a_build_that_lost_a_deadlock_is_built_once_more(two: Project, database: Database) -> None:
     with writer(database) as blocker:
         process = two.start(*SEND, "--only", "public.i", form="ndjson")
-        until(lambda: phases(database) == [WRITERS_BEFORE_BUILD])
+        until(lambda: phases(database) == [BEFORE_BUILD])
         with statement(database, "CREATE INDEX CONCURRENTLY k ON t (b)") as foreign:
             until(lambda: waits(database, "psql"))
             blocker.rollback()
@@ -226,24 +254,23 @@ def test_a_build_that_lost_a_deadlock_is_built_once_more(two: Project, database:
 
 
 @fault(10, "PostgreSQL ends perfctl's build for a foreign one twice", does="gives up after the second, leaving nothing")
-def test_a_build_that_lost_two_deadlocks_is_given_up(two: Project, database: Database) -> None:
-    process = None
-    for foreign_index in "kl":
-        with writer(database) as blocker:
-            process = process or two.start(*SEND, "--only", "public.i", form="ndjson")
-            until(lambda: phases(database) == [WRITERS_BEFORE_BUILD])
-            with statement(database, f"CREATE INDEX CONCURRENTLY {foreign_index} ON t (b)") as foreign:
-                until(lambda: waits(database, "psql"))
-                if foreign_index == "k":
-                    second = database.connect(autocommit=False, application_name="web")
-                    second.execute("INSERT INTO t VALUES (-2, -2)")
-                blocker.rollback()
-                foreign.exception(60)
-    assert process is not None
+def test_a_build_that_lost_two_deadlocks_is_given_up(slow: Project, database: Database) -> None:
+    with gate(database) as open_first:
+        process = slow.start(*SEND, form="ndjson")
+        until(lambda: phases(database) == [SCANNING])
+        with gate(database, "second gate") as open_second:
+            for name, go_on in (("k", open_first), ("l", open_second)):
+                with statement(database, f"CREATE INDEX CONCURRENTLY {name} ON t (b)") as foreign:
+                    until(lambda: waits(database, "psql") and SCANNING in phases(database))
+                    go_on()
+                    assert foreign.exception(60) is None
+                until(lambda: process.popen.poll() is not None or phases(database) == [SCANNING])
     ran = process.wait()
-    assert ran.code == 4
-    assert "deadlock detected" in ran.stderr
+    assert (ran.code, ran.events[-1]["error"]["class"]) == (4, "Refused")
+    assert '"public.i": deadlock detected' in ran.stderr
+    assert [event["event"] for event in ran.events if event["event"] == "start"] == ["start", "start"]
     assert names(database) == {"k", "l"}
+    assert journal(database) == [("create_index", "i", "failed")]
 
 
 # stopping a run
@@ -272,7 +299,7 @@ def test_a_signal_ends_a_build_and_leaves_nothing(
     22, "SIGINT or SIGTERM while a writer holds the build", does="says that its leftover stays, ends soon all the same"
 )
 @SIGNALS
-@pytest.mark.parametrize("phase", [WRITERS_BEFORE_BUILD, WRITERS_BEFORE_VALIDATION], ids=["unready", "ready"])
+@pytest.mark.parametrize("phase", [BEFORE_BUILD, BEFORE_VALIDATION], ids=["unready", "ready"])
 def test_a_signal_ends_a_build_whose_leftover_a_writer_keeps(
     slow: Project, database: Database, phase: str, signum: signal.Signals, code: int
 ) -> None:
@@ -317,7 +344,7 @@ def outcome(database: Database) -> str:
 
 
 @fault(59, "a second Ctrl-C during the clean-up", does="leaves at once and says what remains")
-@pytest.mark.parametrize("phase", [WRITERS_BEFORE_BUILD, WRITERS_BEFORE_VALIDATION], ids=["unready", "ready"])
+@pytest.mark.parametrize("phase", [BEFORE_BUILD, BEFORE_VALIDATION], ids=["unready", "ready"])
 @SIGNALS
 def test_a_second_signal_leaves_at_once_and_says_what_remains(
     slow: Project, database: Database, phase: str, signum: signal.Signals, code: int
@@ -337,7 +364,7 @@ def test_a_second_signal_leaves_at_once_and_says_what_remains(
 
 
 @fault(59, "Ctrl-C twice at once during a build", does="has the server cancel it, leaves, and says what remains")
-@PHASES
+@AT_EACH_PHASE
 def test_two_signals_at_once_leave_no_build_behind(slow: Project, database: Database, phase: str) -> None:
     with held_at(database, phase, lambda: slow.start(*SEND)) as process:
         process.popen.send_signal(signal.SIGINT)
