@@ -31,7 +31,8 @@ from perfctl.indexes.running import (
     WaitedTooLong,
 )
 from perfctl.indexes.schedule import Schedule
-from perfctl.indexes.tasks import Again, Tasks
+from perfctl.indexes.statements import Again
+from perfctl.indexes.tasks import Tasks
 from perfctl.indexes.watcher import Stop, Watcher
 from perfctl.migrations.model import Name
 from perfctl.servers.postgres import Postgres
