@@ -51,18 +51,22 @@ class Schedule:
         return found
 
     def ready(self) -> Iterator[int]:
-        """The steps that may start now, the one to start first at the head."""
-        # A list: who goes through it may end steps as it goes.
-        free = [number for number in self.todo if self._may_start(number)]
-        if self.jobs == 1:
-            return iter(free)
-        left = self._remaining_s()
-        return iter(sorted(free, key=lambda n: (*self._rank(n), -left.get(self.steps[n].table, 0.0), n)))
+        """The steps that may start now, the one to start first at the head.
 
-    def _rank(self, number: int) -> tuple[bool, bool]:
-        """Broken ones go first, for writes pay for them; those that stall others last."""
+        Steps may be started and ended while it is gone through.
+        """
+        free = (number for number in list(self.todo) if number in self.todo and self._may_start(number))
+        if self.jobs == 1:
+            return free
+        left = self._remaining_s()
+        return iter(sorted(free, key=lambda n: (self._turn(n), -left.get(self.steps[n].table, 0.0), n)))
+
+    def _turn(self, number: int) -> int:
+        """Leftovers go first: a unique one rejects the application's writes. What stalls others goes last."""
         step = self.steps[number]
-        return step.kind != "drop_leftover", step.kind == "create_index" and not step.safe
+        if step.kind == "drop_leftover":
+            return 0
+        return 1 if step.safe or step.kind != "create_index" else 2
 
     def _may_start(self, number: int) -> bool:
         if not all(other in self.done for other in self.waits_for[number]):

@@ -71,6 +71,23 @@ def test_what_stalls_the_others_comes_last() -> None:
     assert ready(made) == ["plain", "partial"]
 
 
+def test_a_leftover_goes_first_however_much_work_others_have() -> None:
+    made = schedule(build("a", "big", s=100), build("b", "large", s=90), step("drop_leftover", "u", "small", s=0))
+    assert ready(made) == ["u", "a", "b"]
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_steps_may_end_while_the_ready_ones_are_gone_through(jobs: int) -> None:
+    made = schedule(build("i"), step("comment", "i"), build("k", "u"), step("comment", "k", "u"), jobs=jobs)
+    seen = []
+    for number in made.ready():
+        seen.append(number)
+        made.end(number, well=False)
+        made.lost()
+    assert seen == [0, 2]
+    assert not made.todo
+
+
 # how it ends
 
 
