@@ -46,7 +46,7 @@ def always_one(database: Database) -> Iterator[None]:
 
     def watch() -> None:
         with database.connect() as connection:
-            while not ended.is_set():
+            while not ended.wait(0.001):
                 row = connection.execute(query).fetchone()
                 looks.append(row[0] if row else 0)
 

@@ -80,7 +80,7 @@ def test_a_row_that_a_partial_index_leaves_out_repeats_nothing(project: Project,
 def test_of_many_keys_the_most_frequent_are_named(project18: Project, database18: Database) -> None:
     unique(project18, database18)
     send(database18, "INSERT INTO t SELECT i, -1 FROM generate_series(1, 9) AS i", "INSERT INTO t VALUES (7, 1)")
-    words = project18.apply().stderr
+    words = project18.apply().report["error"]["message"]
     assert "keys that repeat: (7) 3 times, (1) 2 times" in words
     assert words.count(" times") == 5
     assert "and more" in words
