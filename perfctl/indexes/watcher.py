@@ -41,6 +41,8 @@ class Watcher:
         self._connect = connect
         self._limits = limits
         self._stop = stop
+        #: why the server was given up
+        self._gone: ConnectionLost | None = None
 
     def __enter__(self) -> Watcher:
         self._begin(self._pg)
@@ -92,6 +94,8 @@ class Watcher:
         return self._again(whole)
 
     def _again(self, ask: Callable[[], Answer]) -> Answer:
+        if self._gone is not None:
+            raise self._gone
         try:
             return ask()
         except ConnectionLost as lost:
@@ -110,6 +114,8 @@ class Watcher:
                 break
             except (Unreachable, ConnectionLost):
                 if time.monotonic() > deadline:
+                    # Waited for once: what the run still has to say it says without the server.
+                    self._gone = lost
                     raise lost from None
                 time.sleep(_POLL_S)
         self._pg = pg
