@@ -60,18 +60,19 @@ def _queued(database: Database, name: str) -> bool:
 @contextlib.contextmanager
 def held_at(database: Database, phase: str, begin: Callable[[], Process]) -> Iterator[Process]:
     """A perfctl that begins to build the index of ``SLOW`` and is held in a phase for as long as the block lasts."""
-    with contextlib.ExitStack() as stack:
+    # What holds it ends after it: a blocker that went down with its server is no reason to kill the process.
+    with contextlib.ExitStack() as blockers, contextlib.ExitStack() as stack:
         release: Release | None = None
         if phase == BEFORE_BUILD:
-            stack.enter_context(writer(database))
+            blockers.enter_context(writer(database))
         elif phase == OLD_SNAPSHOTS:
-            stack.enter_context(old_snapshot(database))
+            blockers.enter_context(old_snapshot(database))
         else:
-            release = stack.enter_context(gate(database))
+            release = blockers.enter_context(gate(database))
         process = stack.enter_context(begun(begin()))
         if phase == BEFORE_VALIDATION and release is not None:
             until(lambda: phases(database) == [SCANNING])
-            stack.enter_context(writer(database))
+            blockers.enter_context(writer(database))
             release()
         until(lambda: set(phases(database)) == {phase})
         yield process

@@ -8,6 +8,6 @@ import pytest
 def fault(number: int, what: str, does: str) -> pytest.MarkDecorator:
     """Mark a test with a fault's number, the fault, and what perfctl does when it comes.
 
-    All three are written out as literals, which test_table reads without running the file.
+    They are literals or constants of the module, which test_table reads without running the file.
     """
     return pytest.mark.fault(number, what, does)

@@ -186,7 +186,7 @@ def built_with_dead_rows(project: Project, database: Database, options: str) -> 
 
 
 def pauses(run: Heard) -> list[dict[str, Any]]:
-    return [each for each in run.events if each["event"] == "waiting" and "vacuum" in each["detail"]]
+    return [each for each in run.events if each["event"] == "held" and "vacuum" in each["detail"]]
 
 
 @fault(17, CHAIN, does="between two builds on a table lets autovacuum come when dead rows are past its threshold")

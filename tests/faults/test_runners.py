@@ -413,7 +413,7 @@ def test_a_clean_up_that_fails_does_not_hide_why_the_build_failed(duplicates: Pr
     assert (ran.code, ran.report["error"]["class"]) == (5, "Incomplete")
     first, *rest = ran.report["error"]["message"].splitlines()
     assert "could not create unique index" in first
-    assert any("its invalid leftover stays (no drops here) until the next apply" in line for line in rest)
+    assert any("its invalid leftover stays (no drops here) until the next run" in line for line in rest)
     assert "nothing was changed" not in ran.stderr
     assert flags(database, "i") == (False, False, True)
     ((detail,),) = journal(database, "detail")
