@@ -67,6 +67,8 @@ class Lane:
         self.began = 0.0
         #: it undoes what failed, and is not to be stopped by what stopped the rest
         self.cleaning = False
+        #: what it sends drops a leftover: to be left to the server when the run leaves at once
+        self.dropping = False
         #: its failure has been told
         self.told = False
         self._connection_check_s = connection_check_s
@@ -94,7 +96,7 @@ class Lane:
         """Take a step up."""
         self.number, self.step, self.task = number, step, task
         self.began = time.monotonic()
-        self.cleaning = self.told = False
+        self.cleaning = self.dropping = self.told = False
 
     def send(self, act: Callable[[], Any]) -> Sender:
         """Do it in the lane's thread; the bell rings when it is over."""

@@ -136,7 +136,7 @@ class Run:
         for lane in self.lanes:
             assert lane.step is not None
             with suppress(PerfctlError, StopRequested):
-                if lane.is_sending and not lane.cleaning:
+                if lane.is_sending and not lane.dropping:
                     lane.pg.cancel()
             self._tell_left(lane, self.tasks.what_remains(lane))
 

@@ -223,6 +223,7 @@ class Tasks(Statements):
         if left.rejects_writes and not isinstance(error, KeyboardInterrupt):
             # Applications' writes fail until it is gone: nothing else is worth more of the run's time.
             patience_s = self.limits.wait_budget_s
+        lane.dropping = True
         sql = f"DROP INDEX CONCURRENTLY {full(step.name)}"
         try:
             yield from self.send(lane, sql, budget_s=min(patience_s, self.limits.wait_budget_s), drop=True)
