@@ -1,7 +1,9 @@
-"""Print which of the servers that the tests want are not on this machine, and what is not tried without them."""
+"""Print what the tests want that is not on this machine, and what is not tried without it."""
 
 from __future__ import annotations
 
+import os
+import shutil
 import sys
 
 from perfctl.embedded import MissingServer, find_postgres
@@ -18,6 +20,17 @@ def main() -> None:
         except MissingServer as error:
             missing += 1
             sys.stdout.write(f"skipped: PostgreSQL {major} is not here: {error.message}\n")
+    for name, found_at, lost in (
+        ("PgBouncer", shutil.which("pgbouncer", path=f"{os.environ.get('PATH', '')}:/usr/sbin"), "pooler tests"),
+        ("pgbench", shutil.which("pgbench"), "the proof's writers are Python threads instead"),
+        ("npm, which brings PostgreSQL 14.3", shutil.which("npm"), "the test on a release that builds wrong indexes"),
+    ):
+        if found_at is None:
+            missing += 1
+            sys.stdout.write(f"skipped: no {name} here: {lost}\n")
+    if os.geteuid() != 0:
+        missing += 1
+        sys.stdout.write("skipped: not root: no small file system can be mounted for full disks\n")
     if not missing:
         sys.stdout.write("nothing was skipped for want of a server\n")
 
