@@ -104,7 +104,7 @@ class _Commands:
     def apply(self) -> Report:
         from perfctl.cli import indexes
 
-        return self._run("apply", indexes.apply)
+        return self._run("apply", lambda session: indexes.apply(session, bounds={}))
 
     def verify(self, *, absent: bool) -> Report:
         from perfctl.cli import indexes
@@ -114,7 +114,7 @@ class _Commands:
     def rollback(self) -> Report:
         from perfctl.cli import indexes
 
-        return self._run("rollback", indexes.rollback)
+        return self._run("rollback", lambda session: indexes.rollback(session, bounds={}))
 
     def _run(self, name: str, body: Callable[[Session], Report]) -> Report:
         with closing(Session(f"indexes {name}", self._options)) as session:
