@@ -227,7 +227,7 @@ class Draft:
             op,
             "adopt_index",
             wanted.sql(concurrently=self.concurrently),
-            f"DROP INDEX CONCURRENTLY {full(op.name)}",
+            f"DROP INDEX {full(op.name)}" if found.index.relkind == "I" else f"DROP INDEX CONCURRENTLY {full(op.name)}",
             "a run that was killed began it and the server finished it: to be written down",
             table=wanted.table.full_name,
             canonical=text,

@@ -130,6 +130,13 @@ class Run:
             for lane in (*self.lanes, *self.idle):
                 if lane.is_sending:
                     lane.pg.hang_up()
+            self._close_lines()
+
+    def _close_lines(self) -> None:
+        """A step that was to be tried again is not under way any more: its line must not claim what others build."""
+        for number in self._schedule.todo:
+            outcome = Outcome(self.ground.steps[number], "failed", "the run ended before it could be sent")
+            self.tasks.close_line(number, outcome)
 
     def _leave(self) -> None:
         """Asked twice: what is under way is told to end and not waited for, and a drop is left to end by itself."""
