@@ -307,11 +307,13 @@ def _oids(seen: Snapshot) -> dict[Name, int]:
 def _question(session: Session, watcher: Postgres, made: Plan) -> str:
     builds = sum(1 for step in made.steps if step.kind == "create_index")
     drops = sum(1 for step in made.steps if step.kind in ("drop_index", "drop_leftover"))
-    others = len(made.steps) - builds - drops
+    noted = sum(1 for step in made.steps if step.kind == "settle")
+    others = len(made.steps) - builds - drops - noted
     parts = [
         f"build {builds} index{'es' if builds != 1 else ''}" if builds else "",
         f"drop {drops} index{'es' if drops != 1 else ''}" if drops else "",
         f"send {others} other statement{'s' if others != 1 else ''}" if others else "",
+        f"write down {noted} step{'s' if noted != 1 else ''} that cancel each other out" if noted else "",
     ]
     what = ", ".join(part for part in parts if part)
     return f'{what[0].upper()}{what[1:]} on {watcher.label} (target "{session.target.name}")?'

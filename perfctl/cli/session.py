@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import typer
 
 from perfctl.cli.options import Options
-from perfctl.errors import ConfigError, LeaveNow, NotConfirmed, PerfctlError, UsageError, exit_code_of
+from perfctl.errors import ConfigError, NotConfirmed, PerfctlError, UsageError, exit_code_of
 from perfctl.report import Item, Report
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from perfctl.config import Loaded, Target
     from perfctl.servers.postgres import Postgres
+    from perfctl.stop import Stop
 
 
 class Session:
@@ -101,24 +102,17 @@ class Session:
         )
 
     @contextmanager
-    def gentle_stop(self) -> Iterator[Callable[[], int | None]]:
-        """While it lasts, a first signal is only noted, for the run to end in order; a second one ends it at once.
+    def gentle_stop(self) -> Iterator[Stop]:
+        """While it lasts, a first signal is only noted, for the run to end in order; a second one ends it at once."""
+        from perfctl.stop import Stop
 
-        Gives a function that says which signal has come.
-        """
-        asked: list[int] = []
-
-        def note(signum: int, _: object) -> None:
-            if asked:
-                raise LeaveNow(signum)
-            asked.append(signum)
-
+        stop = Stop()
         if threading.current_thread() is not threading.main_thread():
-            yield lambda: None
+            yield stop
             return
-        before = {signum: signal.signal(signum, note) for signum in (signal.SIGINT, signal.SIGTERM)}
+        before = {signum: signal.signal(signum, stop.heard) for signum in (signal.SIGINT, signal.SIGTERM)}
         try:
-            yield lambda: asked[0] if asked else None
+            yield stop
         finally:
             for signum, handler in before.items():
                 signal.signal(signum, handler)

@@ -15,12 +15,14 @@ from perfctl.errors import (
     PerfctlError,
     Refused,
     StatementFailed,
+    StopRequested,
 )
 from perfctl.indexes.ledger import Journal
 from perfctl.indexes.run import Ground, OnEvent, Run
 from perfctl.indexes.running import Limits, Outcome, WaitedTooLong
-from perfctl.indexes.watcher import Stop, Watcher
+from perfctl.indexes.watcher import Watcher
 from perfctl.servers.postgres import Postgres
+from perfctl.stop import Stop
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +66,7 @@ def apply(
         run.all()
         error = _error(run, ways)
         # Where the server is gone for good: what the journal lacks, the next run reads off the catalogue.
-        with suppress(PerfctlError):
+        with suppress(PerfctlError, StopRequested):
             book.close("done" if error is None else error.message)
         return Result(run_id, tuple(run.outcomes), error)
 

@@ -33,6 +33,9 @@ def obstacle(
     server would never be ready. ``lost_to`` are those that an earlier try of this step was lost to: they have to
     end first, however young. ``worked_here`` says that this run has built on the table before.
     """
+    if step.kind == "settle":
+        # The journal alone is written.
+        return None
     return (
         _too_late(step, limits, now)
         or _no_space(step, near, limits)

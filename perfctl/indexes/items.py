@@ -19,6 +19,7 @@ _VERBS = {
     "attach_index": "attach",
     "swap_index": "swap",
     "undo_swap_index": "rename back",
+    "settle": "write down",
     "comment": "comment",
     "analyze": "analyze",
     "create_statistics": "create statistics",
@@ -35,7 +36,7 @@ def kind_of(step_kind: str) -> str:
     for word in ("index", "statistics", "extension"):
         if word in step_kind:
             return word
-    return "index" if step_kind in ("drop_leftover", "comment") else "table"
+    return "index" if step_kind in ("drop_leftover", "comment", "settle") else "table"
 
 
 def planned(plan: Plan) -> list[Item]:

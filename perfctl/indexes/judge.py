@@ -133,6 +133,9 @@ def _remedy(found: Found) -> str | None:
 def _verify_absent(w: Wanted, seen: Snapshot, _: Mapping[int, str | None] | None) -> Item:
     index = seen.by_name.get(w.name)
     if index is None:
+        if (moved := _renamed(w.name, seen)) is not None:
+            why = f'still there, renamed to "{moved.full_name}"'
+            return Item("index", str(w.name), Status.FINDING, why, "rename it back, then roll back", facts(moved))
         return Item("index", str(w.name), Status.OK, "gone", data={"state": "absent"})
     if not index.is_good and index.relkind == "i":
         state = classify(w, seen)
@@ -144,6 +147,12 @@ def _verify_absent(w: Wanted, seen: Snapshot, _: Mapping[int, str | None] | None
     if w.name not in mine | unfinished(seen.journal).keys() | abandoned(seen).keys():
         return Item("index", str(w.name), Status.OK, "there, but not made by perfctl", data=facts(index))
     return Item("index", str(w.name), Status.FINDING, "still there", "perfctl indexes rollback", facts(index))
+
+
+def _renamed(name: Name, seen: Snapshot) -> Index | None:
+    """The index that perfctl made under that name and that bears another one now."""
+    made = [e for e in standing(seen.journal) if e.kind == "create_index" and e.full_name == name]
+    return next((seen.by_oid[e.object_oid] for e in made if e.object_oid in seen.by_oid), None)
 
 
 def _judge_drop(name: Name, seen: Snapshot, *, absent: bool) -> Item:

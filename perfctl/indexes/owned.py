@@ -12,7 +12,7 @@ from perfctl.migrations.model import CommentOnIndex, CreateIndex, DropIndex, Mig
 def standing(journal: Sequence[Entry]) -> list[Entry]:
     """The journal's lines that perfctl did and has not taken back, oldest first.
 
-    Of an index that was made several times, because somebody dropped it in between, the last line counts.
+    Of an index that was made several times, because somebody else dropped it in between, the last line counts.
     """
     by_id = {entry.id: entry for entry in journal}
     undone = {
@@ -22,13 +22,45 @@ def standing(journal: Sequence[Entry]) -> list[Entry]:
     }
     done = [entry for entry in journal if entry.state == "done" and entry.undoes is None and entry.id not in undone]
     last = {entry.full_name: entry.id for entry in done if entry.kind == "create_index"}
-    return [entry for entry in done if entry.kind != "create_index" or last[entry.full_name] == entry.id]
+    ended = set(own_drops(journal).values())
+    # A comment goes with its index.
+    gone = {
+        entry.full_name: entry.id
+        for entry in journal
+        if entry.state == "done" and entry.undoes is not None and entry.kind in ("drop_index", "settle")
+    }
+    return [
+        entry
+        for entry in done
+        if not (entry.kind == "create_index" and last[entry.full_name] != entry.id and entry.id not in ended)
+        and not (entry.kind == "comment" and gone.get(entry.full_name, 0) > entry.id)
+    ]
+
+
+def own_drops(journal: Sequence[Entry]) -> dict[int, int]:
+    """By the number of a drop's line the number of the build that it ended: perfctl dropped what it had made itself.
+
+    To take back both there is nothing to send.
+    """
+    taken_back = {entry.undoes for entry in journal if entry.state == "done"}
+    made: dict[Name, Entry] = {}
+    found: dict[int, int] = {}
+    for entry in journal:
+        if entry.state != "done" or entry.undoes is not None or entry.id in taken_back:
+            continue
+        if entry.kind == "create_index":
+            made[entry.full_name] = entry
+        elif entry.kind == "drop_index" and (build := made.pop(entry.full_name, None)) is not None:
+            same_text = build.canonical is not None and build.canonical == entry.canonical
+            if same_text or (build.object_oid is not None and build.object_oid == entry.object_oid):
+                found[entry.id] = build.id
+    return found
 
 
 def _finishes(undo: Entry, done: Entry) -> bool:
     """True for the last statement of an undo: what clears its way is not it, and a lost comment comes back too."""
     if done.kind == "drop_index" and done.comment is not None:
-        return undo.kind == "comment"
+        return undo.kind in ("comment", "settle")
     return undo.kind != "drop_leftover"
 
 

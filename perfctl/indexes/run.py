@@ -33,9 +33,10 @@ from perfctl.indexes.running import (
 from perfctl.indexes.schedule import Schedule
 from perfctl.indexes.statements import Again
 from perfctl.indexes.tasks import Tasks
-from perfctl.indexes.watcher import Stop, Watcher
+from perfctl.indexes.watcher import Watcher
 from perfctl.migrations.model import Name
 from perfctl.servers.postgres import Postgres
+from perfctl.stop import Stop
 
 _FIRST_LOOK_S = 0.05
 _LOOK_S = 0.5
@@ -113,8 +114,10 @@ class Run:
         """Send every step that can be sent."""
         self.tasks = Tasks(self)
         try:
+            self.stop.may_leave = True
             while self._turn():
                 pass
+            self.stop.may_leave = False
         except StopRequested as stop:
             # A second signal, or one that came while a lost server was waited for.
             self.stopped_by = stop.signum
@@ -127,6 +130,7 @@ class Run:
             for lane in self.lanes:
                 self._tell_left(lane, "the server may go on with it; the next run looks")
         finally:
+            self.stop.may_leave = False
             for lane in (*self.lanes, *self.idle):
                 if lane.is_sending:
                     lane.pg.hang_up()
@@ -142,10 +146,12 @@ class Run:
         """Asked twice: what is under way is told to end and not waited for, and a drop is left to end by itself."""
         for lane in self.lanes:
             assert lane.step is not None
+            # A third signal cuts the look short as well, and what is known is told all the same.
             with suppress(PerfctlError, StopRequested):
                 if lane.is_sending and not lane.dropping:
                     lane.pg.cancel()
-            self._tell_left(lane, self.tasks.what_remains(lane))
+            with suppress(StopRequested):
+                self._tell_left(lane, self.tasks.what_remains(lane))
 
     def _tell_left(self, lane: Lane, what: str) -> None:
         assert lane.step is not None

@@ -105,7 +105,7 @@ class Statements:
     def close_line(self, number: int, outcome: Outcome) -> None:
         """Finish a step's line, if it has one; a journal that is out of reach must not hide why the step failed."""
         if number in self.lines:
-            with suppress(PerfctlError):
+            with suppress(PerfctlError, StopRequested):
                 self.journal.finish(self.lines[number], outcome)
 
     def _heed_stop(self, lane: Lane) -> None:

@@ -43,6 +43,8 @@ class Tasks(Statements):
                 return self._attach(lane, step)
             case "swap_index":
                 return self._swap(lane, step)
+            case "settle":
+                return self._write_down(lane, step)
             case _:
                 return self._simple(lane, step)
 
@@ -63,6 +65,11 @@ class Tasks(Statements):
             self.failed(lane, error)
             raise
         return self._done(lane, Outcome(step, "changed", _killed(timing), timing.build_s, timing.wait_s))
+
+    def _write_down(self, lane: Lane, step: Step) -> Task:
+        self._line(lane, None)
+        return self._done(lane, Outcome(step, "changed", step.why))
+        yield  # a task is a generator even when it waits for nothing
 
     # building
 

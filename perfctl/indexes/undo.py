@@ -8,7 +8,7 @@ from dataclasses import replace
 from perfctl.indexes.canonical_text import canonical_text
 from perfctl.indexes.draft import Selection
 from perfctl.indexes.model import Entry, Index, Plan, Refusal, Skipped, Snapshot, Step, full, literal, quoted
-from perfctl.indexes.owned import abandoned, began, standing, unfinished
+from perfctl.indexes.owned import abandoned, began, own_drops, standing, unfinished
 from perfctl.indexes.partitioned import suffixed
 from perfctl.indexes.replacement import OLD
 from perfctl.indexes.rights import missing_rights
@@ -39,6 +39,8 @@ def steps(
     ]
     # What an earlier step of this very run takes off is not in the way of a later one.
     going = {entry.full_name for entry in chosen if entry.kind == "create_index"}
+    settled = _settled(chosen, seen.journal)
+    coming = {entry.full_name for entry in chosen if entry.kind == "drop_index" and entry.id not in settled}
     parts = {
         index.full_name: parent
         for index in seen.indexes
@@ -53,7 +55,10 @@ def steps(
                 Skipped("drop_index", entry.full_name, f'goes with "{parent.full_name}", which it is a part of')
             )
             continue
-        match _undo(entry, seen, going, named=selection.names(entry.full_name)):
+        if entry.id in settled:
+            done.append(_step(entry, "settle", "", "perfctl made it and dropped it again"))
+            continue
+        match _undo(entry, seen, going, coming, named=selection.names(entry.full_name)):
             case Skipped() as skip:
                 skipped.append(skip)
             case Refusal() as refusal:
@@ -62,6 +67,12 @@ def steps(
                 done.extend(made)
     done += [step for entry in seen.journal if selection.takes(entry.full_name) for step in _put_back(entry, seen)]
     return Plan(tuple(done), tuple(skipped), (*refusals, *missing_rights(done, seen, journal=journal)))
+
+
+def _settled(chosen: Sequence[Entry], journal: Sequence[Entry]) -> set[int]:
+    """The lines to be taken back that need no statement: a build, and the drop that ended it."""
+    ours = {entry.id for entry in chosen}
+    return {line for pair in own_drops(journal).items() if ours.issuperset(pair) for line in pair}
 
 
 def _put_back(entry: Entry, seen: Snapshot) -> list[Step]:
@@ -80,14 +91,16 @@ def _put_back(entry: Entry, seen: Snapshot) -> list[Step]:
     return steps if entry.comment is None else [*steps, _comment_again(entry)]
 
 
-def _undo(entry: Entry, seen: Snapshot, going: set[Name], *, named: bool) -> list[Step] | Skipped | Refusal:
+def _undo(
+    entry: Entry, seen: Snapshot, going: set[Name], coming: set[Name], *, named: bool
+) -> list[Step] | Skipped | Refusal:
     match entry.kind:
         case "create_index":
             return _undo_create(entry, seen, going, named=named)
         case "drop_index":
             return _undo_drop(entry, seen, going)
         case "comment":
-            return _undo_comment(entry, seen, going)
+            return _undo_comment(entry, seen, going, coming)
         case _:
             return [_step(entry, f"undo_{entry.kind}", entry.undo or "", f"made by run {entry.run_id}")]
 
@@ -199,9 +212,9 @@ def _comment_again(entry: Entry) -> Step:
     return _step(entry, "comment", sql, "the comment that it bore")
 
 
-def _undo_comment(entry: Entry, seen: Snapshot, going: set[Name]) -> list[Step] | Skipped | Refusal:
+def _undo_comment(entry: Entry, seen: Snapshot, going: set[Name], coming: set[Name]) -> list[Step] | Skipped | Refusal:
     if entry.full_name in going:
         return Skipped("comment", entry.full_name, "goes with its index")
-    if seen.by_name.get(entry.full_name) is None:
+    if entry.full_name not in coming and seen.by_name.get(entry.full_name) is None:
         return Skipped("comment", entry.full_name, "its index is gone")
     return [_step(entry, "comment", entry.undo or "", f"made by run {entry.run_id}")]

@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 from perfctl.errors import Busy, ConnectionLost, Denied, PerfctlError, StatementFailed, StopRequested, Unreachable
 from perfctl.indexes.running import Limits
 from perfctl.servers.postgres import Postgres
+from perfctl.stop import Stop
 
 Record = TypeVar("Record")
 Answer = TypeVar("Answer")
@@ -23,14 +24,6 @@ Answer = TypeVar("Answer")
 LOCK_KEY = (0x70657266, 1)
 
 _POLL_S = 0.2
-
-#: The number of a signal that asks the run to stop; None while none has come.
-Stop = Callable[[], int | None]
-
-
-def never() -> int | None:
-    """Nobody asks to stop."""
-    return None
 
 
 class Watcher:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import signal
 from contextlib import ExitStack
 
 import pytest
 
 from tests.faults.declare import fault
+from tests.faults.listen import Heard
 from tests.fix_builds import OLD_SNAPSHOTS, end_sessions, kill, oid, phases, statements, until_it_sends, until_phase
-from tests.fix_catalogue import catalogue, flags, names
+from tests.fix_catalogue import catalogue, flags, journal, names
 from tests.fix_perfctl import Project, until
 from tests.fix_servers import Database
 from tests.fix_sessions import at_work, old_snapshot, send, writer
@@ -420,6 +422,41 @@ def test_a_reader_blocks_the_rollback_and_nobody_queues_behind_it_for_long(flat:
     assert catalogue(database) == before
     # Each try is given up after a second at most.
     assert slowest < 2.5
+    assert flat.rollback().code == 0
+    assert names(database) == set()
+
+
+@fault(
+    43,
+    "Ctrl-C while a partitioned index cannot be dropped for a reader",
+    does="leaves the index whole, and no line of the journal that claims to be at work",
+)
+def test_ctrl_c_between_two_tries_closes_the_journals_line(flat: Project, database: Database) -> None:
+    flat.apply()
+    before = catalogue(database)
+    with database.connect(autocommit=False) as reader:
+        reader.execute("SELECT FROM p1 LIMIT 1")
+        run = Heard(flat.start("rollback", "--yes", form="ndjson"))
+        run.until("retry")
+        run.process.popen.send_signal(signal.SIGINT)
+        run.end()
+    assert run.process.popen.returncode == 130
+    assert catalogue(database) == before
+    assert journal(database, "state")[-1] == ("failed",)
+    # What somebody else does under the name is not taken for the run's.
+    assert flat.rollback().code == 0
+
+
+@fault(
+    41,
+    "perfctl is killed when it has made the whole and not written it down",
+    does="takes the whole for its own in the next run, and drops it at a stroke with its parts",
+)
+def test_a_whole_that_was_taken_up_goes_with_its_parts(flat: Project, database: Database) -> None:
+    flat.apply()
+    send(database, "UPDATE perfctl.step SET state = 'started', ended_at = NULL WHERE name = 'i'")
+    ran = flat.apply()
+    assert (ran.code, ran.statuses["public.i"]) == (0, "changed")
     assert flat.rollback().code == 0
     assert names(database) == set()
 

@@ -14,6 +14,7 @@ from perfctl.errors import Busy, exit_code_of
 from perfctl.indexes import watcher
 from perfctl.indexes.running import Limits
 from perfctl.indexes.watcher import LOCK_KEY
+from perfctl.stop import Stop
 from tests.fix_catalogue import catalogue, flags, journal, names
 from tests.fix_perfctl import Project, until
 from tests.fix_servers import Database
@@ -352,7 +353,7 @@ def test_a_second_runner_is_busy_and_names_the_first(one: Project, database: Dat
         first.execute("SELECT pg_advisory_lock(%s, %s)", LOCK_KEY)
         with (
             pytest.raises(Busy) as caught,
-            watcher.Watcher(pg, lambda: pg, Limits(runner_wait_s=0.0), watcher.never),
+            watcher.Watcher(pg, lambda: pg, Limits(runner_wait_s=0.0), Stop()),
         ):
             pytest.fail("two runners at once")
         pg.close()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from tests.fix_catalogue import catalogue, indexes, journal, names
 from tests.fix_perfctl import Project
 from tests.fix_servers import Database
@@ -136,6 +138,64 @@ def test_a_redefinition_by_a_later_migration_verifies_and_goes_back_step_by_step
     assert indexes(database) == first
     assert project.rollback().code == 0
     assert names(database) == set()
+
+
+@pytest.fixture
+def narrowed(project: Project, database: Database) -> Project:
+    """An index that perfctl made by the first migration and dropped by the second, which has another one."""
+    table(database)
+    project.migration("1_a", "CREATE INDEX CONCURRENTLY a_k ON t (a); COMMENT ON INDEX a_k IS 'first';")
+    project.apply()
+    project.migration("2_b", "DROP INDEX CONCURRENTLY a_k; CREATE INDEX CONCURRENTLY a_kid ON t (a, b);")
+    assert project.apply().code == 0
+    assert names(database) == {"a_kid"}
+    return project
+
+
+def test_one_rollback_goes_all_the_way_past_what_perfctl_made_and_dropped(
+    narrowed: Project, database: Database
+) -> None:
+    for _ in range(2):
+        ran = narrowed.rollback()
+        assert (ran.code, names(database)) == (0, set())
+        assert narrowed.run("verify", "--absent").code == 0
+        assert narrowed.rollback().report["counts"] == {}
+        # What was settled is not in the way of the next time.
+        assert narrowed.apply("--only", "a_k").code == 0
+        assert narrowed.apply().code == 0
+        assert names(database) == {"a_kid"}
+
+
+def test_a_rollback_of_the_later_migration_alone_brings_back_what_it_dropped(
+    narrowed: Project, database: Database
+) -> None:
+    assert narrowed.rollback("2_b").code == 0
+    assert [(row[1], row[9]) for row in indexes(database)] == [("a_k", "first")]
+    assert narrowed.rollback().code == 0
+    assert names(database) == set()
+
+
+def test_one_rollback_goes_all_the_way_past_a_replacement(project: Project, database: Database) -> None:
+    table(database)
+    project.migration("1_a", "CREATE INDEX CONCURRENTLY i ON t (a);")
+    project.apply()
+    project.migration("1_a", "CREATE INDEX CONCURRENTLY i ON t (a, b);")
+    assert project.apply("--replace").code == 0
+    assert project.rollback().code == 0
+    assert names(database) == set()
+    assert project.run("verify", "--absent").code == 0
+
+
+def test_a_comment_on_an_index_that_comes_back_goes_back_too(project: Project, database: Database) -> None:
+    table(database)
+    send(database, "CREATE INDEX i ON t (a)", "COMMENT ON INDEX i IS 'theirs'")
+    before = indexes(database)
+    project.migration("1_a", "COMMENT ON INDEX i IS 'ours';")
+    project.apply()
+    project.migration("2_b", "DROP INDEX CONCURRENTLY i;")
+    project.apply()
+    assert project.rollback().code == 0
+    assert indexes(database) == before
 
 
 def test_an_index_of_the_same_definition_under_a_new_name_replaces_the_old_one(

@@ -134,6 +134,11 @@ def test_gone_is_ok_when_it_must_be_gone() -> None:
     assert (item.status, item.detail) == (Status.OK, "gone")
 
 
+def test_a_renamed_index_of_perfctls_is_not_gone() -> None:
+    item = one(index("k"), absent=True, journal=(entry(),))
+    assert (item.status, item.detail) == (Status.FINDING, 'still there, renamed to "public.k"')
+
+
 def test_what_perfctl_made_must_be_gone() -> None:
     item = one(index(), absent=True, journal=(entry(),))
     assert (item.status, item.detail) == (Status.FINDING, "still there")

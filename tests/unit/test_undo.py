@@ -75,6 +75,33 @@ def test_what_was_built_anew_after_a_rollback_stands_again() -> None:
     assert [line.id for line in standing(journal)] == [3]
 
 
+# what perfctl made and dropped again
+
+ENDED = replace(DROPPED, id=2, migration="2_b", migration_number=2, object_oid=200)
+
+
+def test_a_build_and_the_drop_that_ended_it_need_no_statement() -> None:
+    made = plan(entry(), ENDED)
+    assert [(step.kind, step.undoes) for step in made.steps] == [("settle", 2), ("settle", 1)]
+    settled = [entry(id=n + 3, kind="settle", undoes=step.undoes, comment=None) for n, step in enumerate(made.steps)]
+    assert standing([entry(), ENDED, *settled]) == []
+
+
+def test_a_drop_of_what_somebody_else_made_is_taken_back() -> None:
+    foreign = replace(ENDED, object_oid=999)
+    assert [step.kind for step in plan(entry(), foreign).steps] == ["create_index", "comment"]
+
+
+def test_what_was_built_anew_after_its_drop_goes_and_nothing_comes_back() -> None:
+    made = plan(entry(), ENDED, entry(id=3, object_oid=300), there=(index(oid=300),))
+    assert [(step.kind, step.undoes) for step in made.steps] == [("drop_index", 3), ("settle", 2), ("settle", 1)]
+
+
+def test_a_drop_alone_is_taken_back_although_perfctl_made_the_index() -> None:
+    made = plan(entry(), ENDED, migrations=["2_b"])
+    assert [step.kind for step in made.steps] == ["create_index", "comment"]
+
+
 # what was changed since
 
 

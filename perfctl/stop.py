@@ -1,0 +1,26 @@
+"""A signal as a request to end in order, and a second one as the wish to leave at once."""
+
+from __future__ import annotations
+
+from perfctl.errors import LeaveNow
+
+
+class Stop:
+    """Which signal has asked to stop, if any; called, it says so."""
+
+    def __init__(self) -> None:
+        self._signum: int | None = None
+        #: True while work is under way that a second signal may interrupt. What comes after it, telling what was
+        #: done, is short and must not be cut off.
+        self.may_leave = False
+
+    def __call__(self) -> int | None:
+        """The number of the first signal; None while none has come."""
+        return self._signum
+
+    def heard(self, signum: int, _: object = None) -> None:
+        """Take a signal, as a handler does. Raises LeaveNow for a second one while work may be left."""
+        if self._signum is None:
+            self._signum = signum
+        elif self.may_leave:
+            raise LeaveNow(signum)
