@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import os
 import sys
 from collections.abc import Sequence
 
@@ -15,6 +17,14 @@ def main(argv: Sequence[str] | None = None) -> None:
         # Answered before anything else is imported: shells and package managers ask it often.
         sys.stdout.write(f"perfctl {__version__}\n")
         return
+    _start_quickly()
     from perfctl.cli.app import run
 
     run(arguments)
+
+
+def _start_quickly() -> None:
+    """Loading makes tens of thousands of objects that all stay: looking for garbage among them is a tenth of it."""
+    gc.set_threshold(50_000)
+    # Nor are there plugins to be looked for among everything that is installed.
+    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")

@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from perfctl.errors import Denied, LeaveNow, PerfctlError, Refused, StopRequested, Unreachable
@@ -101,6 +101,9 @@ class Run:
     _schedule: Schedule = field(init=False)
     _near: Neighbours = field(default_factory=Neighbours)
     _near_at: float = -_AROUND_S
+    #: what autovacuum has to do on tables that were worked on, by OID, and when that was asked
+    _loads: dict[int, TableLoad | None] = field(default_factory=dict)
+    _loads_at: float = 0.0
     _pause_s: float = _FIRST_LOOK_S
     _held_told: float = 0.0
     _halted: bool = False
@@ -256,7 +259,7 @@ class Run:
         return gates.obstacle(
             step,
             self.table_oid(step),
-            self.around(),
+            replace(self.around(), loads=self._load_of(step)),
             self.limits,
             now=self.ground.now(),
             wall=held.wall if held else None,
@@ -271,16 +274,28 @@ class Run:
             return self._near
         left = [self.ground.steps[n] for n in (*self._schedule.todo, *self._schedule.under_way)]
         oids = sorted({oid for step in left if (oid := self.table_oid(step)) is not None})
-        worked = sorted({oid for name in self.worked if name and (oid := self.ground.tables.get(name)) is not None})
         watch_replicas = self.limits.max_replica_lag_s is not None
         self._near = Neighbours(
             blockers=self.watcher.fetch("blockers", Blocker, {"tables": oids, "own": self.own_pids}),
-            loads=self.watcher.fetch("loads", TableLoad, {"tables": worked}) if worked else (),
             replicas=self.watcher.fetch("replicas", Replica) if watch_replicas else (),
             free_bytes=self.ground.free_bytes(),
         )
         self._near_at = now
         return self._near
+
+    def _load_of(self, step: Step) -> tuple[TableLoad, ...]:
+        """What autovacuum has to do on the step's table; asked only where this run has built before."""
+        oid = self.table_oid(step)
+        if oid is None or step.table not in self.worked:
+            return ()
+        now = time.monotonic()
+        if oid not in self._loads or now - self._loads_at >= _AROUND_S:
+            left = {self.ground.steps[n].table for n in self._schedule.todo} & self.worked
+            oids = sorted({found for name in left if name and (found := self.ground.tables.get(name)) is not None})
+            loads = {load.oid: load for load in self.watcher.fetch("loads", TableLoad, {"tables": oids})}
+            self._loads, self._loads_at = {each: loads.get(each) for each in oids}, now
+        load = self._loads.get(oid)
+        return (load,) if load else ()
 
     def _hold(self, number: int, obstacle: Obstacle) -> None:
         step = self.ground.steps[number]
@@ -366,10 +381,8 @@ class Run:
             outcome: Outcome = end.value
             self._schedule.end(number, well=True)
             self.outcomes.append(outcome)
-            if outcome.result == "changed" and step.kind == "create_index" and step.table not in self.worked:
+            if outcome.result == "changed" and step.kind == "create_index":
                 self.worked.add(step.table)
-                # The latest look did not ask what autovacuum has to do there.
-                self._near_at = -_AROUND_S
             self.tell("done", step, number, elapsed_s=outcome.build_s + outcome.wait_s, detail=outcome.detail)
         except Again as again:
             self._again(number, step, again)

@@ -44,6 +44,7 @@ class Watcher:
 
     def _begin(self, pg: Postgres) -> None:
         pg.answer_within_s = self._limits.answer_within_s
+        pg.keep_plans()
         # By it the server decides which names it prints in full, and definitions are compared as text.
         pg.setting("search_path", "pg_catalog")
         # A line of the journal that a crash of the server takes back would make an index nobody's.

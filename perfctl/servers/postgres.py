@@ -84,6 +84,7 @@ class Postgres:
         self.pid: int = conn.info.backend_pid
         #: the connection is given up when a statement has no answer after so long; None waits for ever
         self.answer_within_s: float | None = None
+        self._prepares = False
 
     @property
     def version_num(self) -> int:
@@ -104,8 +105,16 @@ class Postgres:
         """Run the query file ``name``; each row becomes a ``record`` whose fields are the columns."""
         text = queries.load(name, self.major)
         with self._traced(text), self._conn.cursor(row_factory=kwargs_row(record)) as cursor:
-            cursor.execute(text.encode(), parameters)
+            cursor.execute(text.encode(), parameters, prepare=self._prepares)
             return cursor.fetchall()
+
+    def keep_plans(self) -> None:
+        """Plan each query file once: for a session that asks the same few again and again.
+
+        Planning takes most of a catalogue query's time, and with a transaction pooler in between there is no session.
+        """
+        self.setting("plan_cache_mode", "force_generic_plan")
+        self._prepares = True
 
     def fetch_one(self, name: str, record: type[Record], parameters: Mapping[str, Any] | None = None) -> Record:
         """The single row of the query file ``name``."""
@@ -236,7 +245,7 @@ def connect(
                 }
             ),
             autocommit=True,
-            # The plan of a catalogue query is not worth a round trip, and poolers dislike prepared statements.
+            # The plan of a query that is sent once is not worth a round trip, and poolers dislike prepared statements.
             prepare_threshold=None,
         )
     except psycopg.ProgrammingError:

@@ -82,7 +82,7 @@ def until_it_holds_back(database: Database, ran: Future[Ran]) -> None:
     """Wait until perfctl has looked around before a step and sent nothing since, or has ended."""
     query = (
         "SELECT FROM pg_stat_activity WHERE application_name LIKE 'perfctl/%' AND datname = current_database()"
-        " AND query LIKE '-- The standbys%' AND clock_timestamp() - query_start > '100ms'"
+        " AND query ~ '^-- (The standbys|Whether autovacuum has work)' AND clock_timestamp() - query_start > '100ms'"
     )
     with database.connect() as connection:
         until(lambda: ran.done() or connection.execute(query).rowcount > 0)
