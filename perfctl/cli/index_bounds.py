@@ -56,6 +56,14 @@ class JournalPlace:
             return NoJournal()
         return FileJournal(self.path, _database(seen.server, seen.system_identifier), seen.server.role)
 
+    def must_exist(self) -> None:
+        """Raise UsageError for a file that is not there: a mistyped name would look as if perfctl had made nothing."""
+        if self.path is not None and not self.path.exists():
+            raise UsageError(
+                f'journal "{self.path}" does not exist',
+                hint="name the file that the apply wrote: --journal file:PATH",
+            )
+
     def notes(self) -> list[str]:
         """What does not hold with this choice."""
         if self.kind == "file":
@@ -95,8 +103,9 @@ class Bounds:
 def journal_place(session: Session, said: str | None) -> JournalPlace:
     """Where the journal is. Raises UsageError for what is no such place."""
     word = said or session.loaded.settings.indexes.journal
-    kind, _, path = word.partition(":")
-    if kind not in ("database", "file", "none") or (path and kind != "file"):
+    kind, colon, path = word.partition(":")
+    # "file:" is a variable that was empty where the shell put it in, not a wish for the default.
+    if kind not in ("database", "file", "none") or (colon and not (path and kind == "file")):
         raise UsageError(f'--journal "{word}" is none of database, file:PATH, none')
     chosen = Path(path or _DEFAULT_FILE) if kind == "file" else None
     return JournalPlace(kind, chosen, said)

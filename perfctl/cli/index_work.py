@@ -187,6 +187,7 @@ def rollback(session: Session, chosen: Selection, bounds: Bounds, to: int | None
             "a rollback takes off what a journal says perfctl made; there is none to read",
             hint="name the file with --journal file:PATH, or drop the indexes by hand",
         )
+    bounds.journal.must_exist()
     watcher = _direct(session)
     seen = _look(session, watcher, (), bounds.journal, bounds.wait_budget_s)
     _refuse_standby(seen)
@@ -213,6 +214,8 @@ def verify(
     session: Session, migrations: Sequence[Migration], where: JournalPlace, *, absent: bool, amcheck: bool
 ) -> Report:
     """Look, and judge."""
+    if absent:
+        where.must_exist()
     pg = session.postgres(bounded=not amcheck)
     seen = _look(session, pg, migrations, where)
     wanted = observe.wanted(migrations, seen)

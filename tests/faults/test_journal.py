@@ -224,6 +224,30 @@ def test_a_damaged_file_is_refused(two: Project, database: Database, tmp_path: P
     assert names(database) == set()
 
 
+@fault(6, "the name of a journal's file is mistyped", does="refuses instead of taking it for a journal of nothing")
+@pytest.mark.parametrize("command", [("rollback", "--yes"), ("verify", "--absent")], ids=["rollback", "absent"])
+def test_a_file_that_is_not_there_proves_nothing(
+    two: Project, database: Database, tmp_path: Path, command: tuple[str, ...]
+) -> None:
+    assert two.apply("--journal", f"file:{tmp_path / 'journal.jsonl'}").code == 0
+    typo = ("--journal", f"file:{tmp_path / 'jornal.jsonl'}")
+    ran = two.run(*command, *typo)
+    assert (ran.code, ran.report["error"]["class"]) == (2, "UsageError")
+    assert 'jornal.jsonl" does not exist' in ran.stderr
+    assert two.run("verify", *typo).code == 0
+    assert two.run("plan", *typo).code == 0
+    assert names(database) == {"i", "k"}
+    assert not (tmp_path / "jornal.jsonl").exists()
+
+
+@fault(6, "the name of a journal's file is empty", does="refuses; --journal file alone means perfctl-journal.jsonl")
+@pytest.mark.parametrize("word", ["file:", "database:", "none:"])
+def test_an_empty_name_of_a_file_is_refused(two: Project, database: Database, word: str) -> None:
+    ran = two.apply("--journal", word)
+    assert (ran.code, ran.report["error"]["class"]) == (2, "UsageError")
+    assert names(database) == set()
+
+
 @fault(
     53,
     "a role may make no schema for the journal",
