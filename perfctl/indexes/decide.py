@@ -10,7 +10,7 @@ from perfctl.indexes.draft import Draft, Manner, Op, Selection, again, held_back
 from perfctl.indexes.model import Index, Plan, Snapshot, State, Step, Wanted, full, literal, quoted
 from perfctl.indexes.owned import index_names
 from perfctl.indexes.replacement import finish_drops, plan_replacement
-from perfctl.indexes.rights import missing_rights
+from perfctl.indexes.rights import missing_rights, no_temporary
 from perfctl.indexes.tree import plan_tree
 from perfctl.migrations.model import (
     Analyze,
@@ -60,6 +60,8 @@ class _Planner:
         }
         self.planned: dict[tuple[int, str], Name] = {}
         self.defined: dict[Name, Wanted] = {}
+        #: whose definition could not be had for want of a right
+        self.cannot_compare: set[Name] = set()
 
     def plan(self) -> Plan:
         finish_drops(self.draft, self.selection)
@@ -83,6 +85,8 @@ class _Planner:
         draft = self.draft
         draft.steps.sort(key=lambda step: not self._rejects_writes(step))
         rights = missing_rights(draft.steps, self.seen, journal=draft.manner.journal)
+        if self.cannot_compare:
+            rights.append(no_temporary(self.seen.server))
         return Plan(tuple(draft.steps), tuple(draft.skipped), (*draft.refusals, *rights), tuple(draft.warnings))
 
     def _rejects_writes(self, step: Step) -> bool:
@@ -138,6 +142,9 @@ class _Planner:
             return
         canonical = self.seen.canonical.get(wanted.place)
         if canonical and canonical.text is None and not self.seen.server.in_recovery:
+            if not self.seen.server.may_create_temporary:
+                self.cannot_compare.add(op.name)
+                return
             self.draft.refuse(op, f"the server does not take it: {canonical.error}", f"mend {statement.place}")
             return
         found = self._found(wanted)
@@ -247,6 +254,8 @@ class _Planner:
         creates = [s for s in self.draft.steps if s.kind in ("create_index", "swap_index") and s.name == op.name]
         if not creates and any(s.kind == "drop_index" and s.name == op.name for s in self.draft.steps):
             index = None
+        if index is None and op.name in self.cannot_compare:
+            return
         if index is None and not creates:
             if any(skipped.name == op.name for skipped in self.draft.skipped) or self._later(
                 number, op.name, DropIndex

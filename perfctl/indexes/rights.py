@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from perfctl.indexes.model import Refusal, Snapshot, Step, quoted
+from perfctl.indexes.model import Refusal, Server, Snapshot, Step, quoted
 from perfctl.migrations.model import Name
 
 #: CREATE INDEX and CREATE STATISTICS need CREATE on the schema as well as the table's ownership.
@@ -16,6 +16,15 @@ def missing_rights(steps: Sequence[Step], seen: Snapshot, *, journal: bool = Tru
     if not steps:
         return []
     return [*_on_tables(steps, seen), *_on_schemas(steps, seen), *(_on_journal(seen) if journal else ())]
+
+
+def no_temporary(server: Server) -> Refusal:
+    """A wanted definition is compared by the server's own text of it, which a temporary copy of the table gives."""
+    return _deny(
+        Name(None, server.database),
+        f'role "{server.role}" may not create temporary tables, with which definitions are compared',
+        f"GRANT TEMPORARY ON DATABASE {quoted(server.database)} TO {quoted(server.role)}",
+    )
 
 
 def _deny(name: Name, why: str, remedy: str) -> Refusal:

@@ -150,6 +150,28 @@ def test_without_temporary_tables_and_journal_it_is_unknown(project: Project, da
     assert f'GRANT TEMPORARY ON DATABASE "{database.name}" TO "{role}"' in ran.items["public.i"]["detail"]
 
 
+def test_an_owner_that_may_make_no_temporary_table_is_denied_with_the_grant(
+    project: Project, database: Database, role: str
+) -> None:
+    send(
+        database,
+        f"ALTER TABLE t OWNER TO {role}",
+        f"ALTER TABLE u OWNER TO {role}",
+        f"GRANT CREATE ON SCHEMA public TO {role}",
+        f"GRANT CREATE ON DATABASE {database.name} TO {role}",
+        f"REVOKE TEMPORARY ON DATABASE {database.name} FROM PUBLIC",
+    )
+    project.migration("1_a", f"{TWO} COMMENT ON INDEX i IS 'x';")
+    plan = project.run("plan")
+    ran = project.apply()
+    grant = f'GRANT TEMPORARY ON DATABASE "{database.name}" TO "{role}"'
+    assert (ran.code, ran.report["error"]["class"]) == (7, "Denied")
+    assert ran.stderr.count(grant) == 1
+    assert [item["remedy"] for item in plan.report["items"]] == [grant]
+    send(database, grant)
+    assert project.apply().code == 0
+
+
 # passwords
 
 
