@@ -15,7 +15,7 @@ from perfctl.cli import index_commands as commands
 from perfctl.cli.index_bounds import Bounds, JournalPlace
 from perfctl.cli.session import Session
 from perfctl.errors import PlanMoved, Refused, UsageError
-from perfctl.indexes import act, decide, items, judge, observe, patience, resources, run, savedplan, undo
+from perfctl.indexes import act, decide, items, judge, observe, patience, resources, rights, run, savedplan, undo
 from perfctl.indexes.draft import Manner, Selection
 from perfctl.indexes.model import Plan, Snapshot
 from perfctl.indexes.running import Replica
@@ -133,6 +133,7 @@ def plan_report(session: Session, made: Plan, seen: Snapshot, job: Job, *, check
         f"jobs {job.manner.jobs or resources.default_jobs(seen.cores)}",
         *notes(job.migrations),
     ]
+    lines += rights.unseen(made.steps, seen.server)
     if not made.steps and not made.refusals:
         lines.append("nothing to do: everything is there and right")
     if seen.server.in_recovery:
@@ -273,6 +274,11 @@ def _carry_out(
     lines = [*items.totals(Plan((), warnings=made.warnings), seen), *bounds.journal.notes(), *extra]
     if not made.steps:
         return session.report(items.done((), made), notes=[*lines, "nothing to do: everything is as it should be"])
+    limits = bounds.limits(resources.default_jobs(seen.cores))
+    powerless = [*rights.unseen(made.steps, seen.server), *(rights.unended(seen.server) if limits.kill else ())]
+    for note in powerless:
+        # Before anything is asked or sent: by the report's time it is too late to mend.
+        session.say(note)
     if ask:
         session.confirm(_question(session, watcher, made))
     elif session.target.protected:
@@ -289,7 +295,7 @@ def _carry_out(
         result = act.apply(
             watcher,
             ground,
-            bounds.limits(resources.default_jobs(seen.cores)),
+            limits,
             on_event,
             stop,
             journal=lambda sends: bounds.journal.open(sends, seen),
@@ -297,7 +303,9 @@ def _carry_out(
             target=session.target.name,
             ways=ways,
         )
-    return session.report(items.done(result.outcomes, made), notes=lines, error=result.error)
+    return session.report(
+        items.done(result.outcomes, made), notes=[*lines, *powerless, *result.notes], error=result.error
+    )
 
 
 def _oids(seen: Snapshot) -> dict[Name, int]:

@@ -52,7 +52,7 @@ class _Lines:
             text = f"{event.kind}: {_phase(event)} after {human_seconds(event.elapsed_s)}"
         elif event.kind == "start":
             text = event.step.sql.split("\n", 1)[0]
-        elif event.kind in ("cleanup", "ended"):
+        elif event.kind in ("cleanup", "ended", "denied"):
             text = event.detail
         elif event.kind in ("retry", "unreached"):
             text = f"{event.kind}: {event.detail}"
@@ -101,6 +101,9 @@ def _bar(session: Session) -> Iterator[Callable[[Event], None]]:
             ended = event.kind in ENDINGS
             if event.kind == "held":
                 bar.update(held, visible=bool(event.detail), what=escape(f"{event.step.name.name}: {event.detail}"))
+                return
+            if event.kind == "denied":
+                console.print(Text(f"{escape(str(event.step.name))}: {escape(event.detail)}", style="yellow"))
                 return
             if event.number not in lines and not ended:
                 lines[event.number] = bar.add_task("", total=1.0, count=f"  {event.number}", what="")

@@ -32,6 +32,7 @@ class Result:
     run_id: int
     outcomes: tuple[Outcome, ...]
     error: PerfctlError | None = None
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +69,7 @@ def apply(
         # Where the server is gone for good: what the journal lacks, the next run reads off the catalogue.
         with suppress(PerfctlError, StopRequested):
             book.close("done" if error is None else error.message)
-        return Result(run_id, tuple(run.outcomes), error)
+        return Result(run_id, tuple(run.outcomes), error, tuple(run.notes))
 
 
 def _error(run: Run, ways: Ways) -> PerfctlError | None:

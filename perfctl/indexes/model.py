@@ -59,6 +59,10 @@ class Server:
     search_path_setting: str
     may_create_schema: bool
     may_create_temporary: bool
+    #: other roles' sessions: since when their transactions are open, and what they hold
+    may_see_others: bool
+    #: those of other roles that are no superusers
+    may_end_others: bool
     has_journal_schema: bool
     has_journal: bool
     may_use_journal_schema: bool

@@ -18,6 +18,33 @@ def missing_rights(steps: Sequence[Step], seen: Snapshot, *, journal: bool = Tru
     return [*_on_tables(steps, seen), *_on_schemas(steps, seen), *(_on_journal(seen) if journal else ())]
 
 
+def unseen(steps: Sequence[Step], server: Server) -> list[str]:
+    """What a role does without that may not see other roles' sessions, with the GRANT that mends it."""
+    if server.may_see_others or not any(step.kind == "create_index" and step.concurrent for step in steps):
+        return []
+    return [
+        f'note: role "{server.role}" may not see what other roles\' sessions do: a build is begun without waiting for'
+        " their old transactions first, and may then have to wait for them in its end"
+        f" (GRANT pg_read_all_stats TO {quoted(server.role)})"
+    ]
+
+
+def unended(server: Server) -> list[str]:
+    """Whom a role may not end although it is to end who blocks, with the GRANT that mends it."""
+    grants = [
+        grant
+        # Who may not see what a session is may not tell it from a process of the server, and leaves it alone.
+        for grant, given in (("pg_read_all_stats", server.may_see_others), ("pg_signal_backend", server.may_end_others))
+        if not given
+    ]
+    if not grants:
+        return []
+    return [
+        f'note: --kill-blockers: role "{server.role}" can end sessions of its own roles only'
+        f" (GRANT {', '.join(grants)} TO {quoted(server.role)})"
+    ]
+
+
 def no_temporary(server: Server) -> Refusal:
     """A wanted definition is compared by the server's own text of it, which a temporary copy of the table gives."""
     return _deny(

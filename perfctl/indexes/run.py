@@ -90,6 +90,10 @@ class Run:
     errors: list[tuple[Step, BaseException]] = field(default_factory=list)
     #: what stays behind of a step that failed, in words
     leftovers: dict[Name, str] = field(default_factory=dict)
+    #: what a reader of the report should know besides
+    notes: list[str] = field(default_factory=list)
+    #: transactions that could not be ended for want of a right
+    denied: set[tuple[object, ...]] = field(default_factory=set)
     stopped_by: int | None = None
     lanes: list[Lane] = field(default_factory=list)
     idle: list[Lane] = field(default_factory=list)
@@ -339,17 +343,29 @@ class Run:
             end = "pg_cancel_backend" if each.state == "active" else "pg_terminate_backend"
             if waited_s > 2 * self.limits.kill_after_s:
                 end = "pg_terminate_backend"
-            with suppress(Denied):
+            try:
                 rows = self.watcher.values(
                     f"SELECT pg_catalog.{end}(a.pid) FROM pg_catalog.pg_stat_activity AS a"
                     " WHERE a.pid = %s AND a.xact_start = %s AND a.backend_type = 'client backend'",
                     (each.pid, each.started_at),
                 )
-                if rows and rows[0][0]:
-                    ended.append(f"ended {each}")
+            except Denied as denied:
+                self._tell_denied(number, each, denied)
+                continue
+            if rows and rows[0][0]:
+                ended.append(f"ended {each}")
         for words in ended:
             self.tell("ended", self.ground.steps[number], number, detail=words)
         return ended
+
+    def _tell_denied(self, number: int, blocker: Blocker, denied: Denied) -> None:
+        """Said once of each transaction: the next try, a second later, will be denied as well."""
+        if blocker.identity in self.denied:
+            return
+        self.denied.add(blocker.identity)
+        words = f"could not end {blocker}: {denied.message}"
+        self.notes.append(words)
+        self.tell("denied", self.ground.steps[number], number, detail=words)
 
     # what is under way
 

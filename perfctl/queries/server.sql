@@ -11,6 +11,8 @@ SELECT
     pg_catalog.current_setting('search_path') AS search_path_setting,
     pg_catalog.has_database_privilege(current_database(), 'CREATE') AS may_create_schema,
     pg_catalog.has_database_privilege(current_database(), 'TEMPORARY') AS may_create_temporary,
+    pg_catalog.pg_has_role('pg_read_all_stats', 'USAGE') AS may_see_others,
+    pg_catalog.pg_has_role('pg_signal_backend', 'USAGE') AS may_end_others,
     pg_catalog.to_regnamespace('perfctl') IS NOT NULL AS has_journal_schema,
     j.step IS NOT NULL AS has_journal,
     coalesce(

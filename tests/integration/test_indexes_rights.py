@@ -11,7 +11,7 @@ from perfctl.embedded import PostgresServer, find_postgres, start_postgres
 from tests.fix_catalogue import catalogue, journal, names
 from tests.fix_perfctl import Project, run
 from tests.fix_servers import Database
-from tests.fix_sessions import send, table
+from tests.fix_sessions import send, table, writer
 
 CANARY = "kanarienvogel-7f3a"
 TWO = "CREATE INDEX CONCURRENTLY i ON t (a);\nCREATE INDEX CONCURRENTLY j ON u (a);\n"
@@ -170,6 +170,60 @@ def test_an_owner_that_may_make_no_temporary_table_is_denied_with_the_grant(
     assert [item["remedy"] for item in plan.report["items"]] == [grant]
     send(database, grant)
     assert project.apply().code == 0
+
+
+# what others do
+
+
+@pytest.fixture
+def owner(database: Database, role: str) -> str:
+    """The role once it has all that builds need; it may not see what other roles do."""
+    send(
+        database,
+        f"ALTER TABLE t OWNER TO {role}",
+        f"ALTER TABLE u OWNER TO {role}",
+        f"GRANT CREATE ON SCHEMA public TO {role}",
+        f"GRANT CREATE ON DATABASE {database.name} TO {role}",
+    )
+    return role
+
+
+def test_a_role_that_cannot_see_others_is_told_so_before_it_builds(
+    project: Project, database: Database, owner: str
+) -> None:
+    grant = f'GRANT pg_read_all_stats TO "{owner}"'
+    assert any(grant in note for note in project.run("plan").report["notes"])
+    ran = project.apply("--only", "i")
+    assert (ran.code, grant in ran.stderr.split("CREATE INDEX")[0]) == (0, True)
+    assert any(grant in note for note in ran.report["notes"])
+    send(database, grant)
+    assert not any("note: role" in note for note in project.run("plan").report["notes"])
+    assert "note: role" not in project.apply().stderr
+
+
+def test_a_role_that_may_end_nobody_is_told_so_before_it_builds(
+    project: Project, database: Database, owner: str
+) -> None:
+    ran = project.apply("--kill-blockers", "role=*")
+    grant = f'GRANT pg_read_all_stats, pg_signal_backend TO "{owner}"'
+    assert grant in ran.stderr.split("CREATE INDEX")[0]
+    assert any(grant in note for note in ran.report["notes"])
+    send(database, grant)
+    project.rollback()
+    assert "--kill-blockers" not in project.apply("--kill-blockers", "role=*").stderr
+
+
+def test_a_session_that_may_not_be_ended_is_told_once(project: Project, database: Database, owner: str) -> None:
+    send(database, f'GRANT pg_read_all_stats TO "{owner}"')
+    with writer(database):
+        ran = project.apply(
+            "--only", "i", "--kill-blockers", "application=web", "--blocker-age", "0s", "--wait-budget", "8s"
+        )
+    said = [note for note in ran.report["notes"] if note.startswith("could not end pid")]
+    assert len(said) == 1
+    assert "web" in said[0]
+    assert ran.stderr.count("could not end pid") == 1
+    assert (ran.code, names(database)) == (6, set())
 
 
 # passwords
