@@ -76,6 +76,10 @@ class NoAnswer(Unreachable):
     """the server did not answer in time"""
 
 
+class Cancelled(NoAnswer):
+    """somebody cancelled it on the server"""
+
+
 class Refused(PerfctlError):
     """refused; nothing was changed"""
 

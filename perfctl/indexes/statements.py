@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from perfctl.errors import Denied, LeaveNow, PerfctlError, Refused, StatementFailed, StopRequested
+from perfctl.errors import Cancelled, Denied, LeaveNow, NoAnswer, PerfctlError, Refused, StatementFailed, StopRequested
 from perfctl.indexes.figures import human_seconds
 from perfctl.indexes.lane import Lane, Sender
 from perfctl.indexes.model import Blocker, Step, full
@@ -228,7 +228,11 @@ class Statements:
                 raise
             # It ended well before the cancel reached it.
         timing.total_s = time.monotonic() - sender.started
-        sender.take()
+        try:
+            sender.take()
+        except NoAnswer as cancelled:
+            # No limit is set here, and what perfctl itself cancels ends with the reason for which it did.
+            raise Cancelled(f"somebody cancelled it on the server: {cancelled.message}") from cancelled
         return timing
 
     def _yield_to_writers(self, lane: Lane) -> None:

@@ -107,7 +107,9 @@ class Tasks(Statements):
             raise
         made = self.look(step.name)
         # PostgreSQL reports an invalid index as an error; a session that lost its answer does not.
-        if made is None or not (made.is_good or made.relkind == "I"):
+        if made is None:
+            raise StatementFailed("the index is gone after its build: somebody dropped it meanwhile")
+        if not (made.is_good or made.relkind == "I"):
             invalid = StatementFailed("the index is not valid after its build")
             yield from self._clean_up(lane, invalid)
             raise invalid

@@ -251,6 +251,10 @@ def test_a_second_try_after_a_cancelled_build_meets_no_leftover(one: Project, da
         send(database, cancel)
         assert ran.result().code == 5
         assert names(database) == set()
+    said = ran.result().stderr
+    assert "somebody cancelled it on the server" in said
+    assert "to go on: perfctl indexes apply" in said
+    assert "--timeout" not in said
     again = one.apply()
     assert (again.code, flags(database, "i")) == (0, GOOD)
     assert "already exists" not in again.stderr
@@ -305,6 +309,27 @@ def test_if_not_exists_does_not_hide_an_invalid_index(
     assert (ran.code, ran.items["public.i"]["status"]) == (0, "changed")
     assert "IF NOT EXISTS" not in ran.items["public.i"]["data"]["sql"]
     assert (flags(database, "i"), oid(database, "i") != left) == (GOOD, True)
+
+
+@fault(
+    3,
+    "somebody drops the index while it is built",
+    does="says that it is gone, takes nothing else for it, and the next run builds it",
+)
+def test_an_index_that_is_dropped_over_its_build_is_said_to_be_gone(one: Project, database: Database) -> None:
+    # A drop that waits for the build's lock has to be as quick as this to come before perfctl looks.
+    send(
+        database,
+        "CREATE FUNCTION drops() RETURNS event_trigger LANGUAGE plpgsql AS $$BEGIN"
+        " IF to_regclass('public.i') IS NOT NULL THEN DROP INDEX public.i; END IF; END$$",
+        "CREATE EVENT TRIGGER drops ON ddl_command_end WHEN TAG IN ('CREATE INDEX') EXECUTE FUNCTION drops()",
+    )
+    ran = one.apply()
+    assert ran.code == 4
+    assert "the index is gone after its build: somebody dropped it meanwhile" in ran.stderr
+    assert names(database) == set()
+    send(database, "DROP EVENT TRIGGER drops")
+    assert (one.apply().code, flags(database, "i")) == (0, GOOD)
 
 
 # a lock on the table
