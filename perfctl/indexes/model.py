@@ -29,6 +29,11 @@ def literal(value: str | None) -> str:
     return f"E'{escaped}'" if "\\" in value else f"'{escaped}'"
 
 
+def one_line(query: str | None) -> str:
+    """The beginning of a statement, fit to stand in a sentence that goes on with a semicolon of its own."""
+    return " ".join((query or "").split())[:120].rstrip("; ")
+
+
 class State(StrEnum):
     """What the catalogue says of one wanted index."""
 
@@ -224,8 +229,8 @@ class Blocker:
 
     def named(self) -> str:
         """Who it is and what it does, on one line."""
-        query = " ".join((self.query or "").split())
-        return f"{self}: {query[:120]}" if query else str(self)
+        query = one_line(self.query)
+        return f"{self}: {query}" if query else str(self)
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,8 @@ _NO_LOCK = "55P03"
 _TRY_S = 5.0
 
 _LOCKED = (
-    "SELECT DISTINCT l.relation::bigint FROM pg_catalog.pg_locks AS l"
+    "SELECT DISTINCT l.relation::bigint, c.oid::regclass::text FROM pg_catalog.pg_locks AS l"
+    " JOIN pg_catalog.pg_class AS c ON c.oid = l.relation AND c.relkind IN ('r', 'p', 'm')"
     " WHERE l.locktype = 'relation' AND l.mode = 'AccessExclusiveLock' AND l.granted AND l.pid <> pg_backend_pid()"
     " AND l.database = (SELECT d.oid FROM pg_catalog.pg_database AS d WHERE d.datname = current_database())"
 )
@@ -36,7 +37,7 @@ def look(pg: Postgres, at: Callable[[], Snapshot], budget_s: float, say: Callabl
             if error.sqlstate != _NO_LOCK:
                 raise
             waited_s = time.monotonic() - began
-            text = f"a table is locked against readers by {_holders(pg)}; waited {human_seconds(waited_s)}"
+            text = f"{_locked(pg)}; waited {human_seconds(waited_s)}"
             if waited_s >= budget_s:
                 raise Busy(f"{text}; nothing was changed", hint="end that transaction, or wait for its end") from error
             say(f"waiting: {text}")
@@ -45,7 +46,13 @@ def look(pg: Postgres, at: Callable[[], Snapshot], budget_s: float, say: Callabl
         return seen
 
 
-def _holders(pg: Postgres) -> str:
-    tables = [oid for (oid,) in pg.values(_LOCKED)]
-    found = [each for each in pg.fetch("blockers", Blocker, {"tables": tables, "own": []}) if each.reason == "holder"]
-    return "; ".join(dict.fromkeys(each.named() for each in found)) or "somebody who let it go meanwhile"
+def _locked(pg: Postgres) -> str:
+    """Which tables are locked, each with who holds it."""
+    tables = dict(pg.values(_LOCKED))
+    found = pg.fetch("blockers", Blocker, {"tables": list(tables), "own": []})
+    holders = {
+        f'table "{tables[each.table_oid]}" is locked against readers by {each.named()}': None
+        for each in found
+        if each.reason == "holder" and each.table_oid in tables
+    }
+    return "; ".join(holders) or "a table was locked against readers by somebody who let it go meanwhile"

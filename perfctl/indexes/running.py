@@ -9,7 +9,7 @@ from fnmatch import fnmatchcase
 
 from perfctl.errors import PerfctlError
 from perfctl.indexes.figures import human_seconds
-from perfctl.indexes.model import Blocker, Step
+from perfctl.indexes.model import Blocker, Step, one_line
 
 
 class WaitedTooLong(PerfctlError):
@@ -213,7 +213,7 @@ class HeldUp:
 
     def __str__(self) -> str:
         who = ", ".join(fact for fact in (self.role, self.application) if fact)
-        return f"pid {self.pid} ({who}): {' '.join((self.query or '').split())[:120]}"
+        return f"pid {self.pid} ({who}): {one_line(self.query)}"
 
 
 @dataclass(frozen=True, slots=True)

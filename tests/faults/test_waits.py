@@ -368,7 +368,10 @@ def test_a_table_that_nobody_may_read_is_busy(one: Project, database: Database, 
     arguments = {"apply": ("--yes", "--wait-budget", "300ms")}.get(command, ("--timeout", "1s"))
     with session(database, "LOCK TABLE t IN ACCESS EXCLUSIVE MODE", application_name="alter") as holder:
         ran = one.run(command, *arguments)
-        assert f"locked against readers by pid {holder.info.backend_pid} (postgres, alter" in ran.stderr
+        assert (
+            f'table "public.t" is locked against readers by pid {holder.info.backend_pid} (postgres, alter'
+            in ran.stderr
+        )
     assert (ran.code, ran.report["error"]["class"]) == (6, "Busy")
     assert (names(database), journal(database)) == (set(), [])
 

@@ -118,6 +118,13 @@ def test_a_holder_of_the_tables_lock_is_waited_for(step: Step) -> None:
     assert obstacle.of_table
 
 
+@pytest.mark.parametrize("query", ["COMMIT;", "COMMIT ; ", " COMMIT\n;;"])
+def test_a_statements_own_semicolon_is_not_doubled(query: str) -> None:
+    words = why(found(blocker("holder", query=query), blocker("holder", pid=8, query=query)))
+    assert ": COMMIT; pid 8" in words
+    assert words.endswith(": COMMIT")
+
+
 def test_a_holder_of_another_tables_lock_is_not() -> None:
     assert found(blocker("holder", table_oid=T + 1)) is None
 
