@@ -439,8 +439,11 @@ class Run:
     def _failed(self, number: int, step: Step, error: BaseException) -> None:
         self._schedule.end(number, well=False)
         self.errors.append((step, error))
-        for lost in self._schedule.lost():
-            self.tell("unreached", self.ground.steps[lost], lost, detail=f'waits for "{step.name}"')
+        for lost, cause in self._schedule.lost().items():
+            before = self.ground.steps[cause]
+            # Several steps may be about one name: dropping a leftover, building anew, the comment.
+            detail = f'waits for {before.kind.replace("_", " ")} "{before.name}"'
+            self.tell("unreached", self.ground.steps[lost], lost, detail=detail)
         if not self.limits.go_on:
             self._halted = True
 

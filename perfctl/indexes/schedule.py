@@ -41,12 +41,13 @@ class Schedule:
         self.todo.pop(number, None)
         (self.done if well else self.failed).add(number)
 
-    def lost(self) -> list[int]:
-        """Takes out, and gives, the steps that wait for one that failed."""
-        found: list[int] = []
+    def lost(self) -> dict[int, int]:
+        """Takes out the steps that wait for one that failed or is lost itself; gives each with that one."""
+        found: dict[int, int] = {}
         for number in list(self.todo):
-            if any(other in self.failed for other in self.waits_for[number]):
-                found.append(number)
+            cause = next((other for other in self.waits_for[number] if other in self.failed), None)
+            if cause is not None:
+                found[number] = cause
                 self.end(number, well=False)
         return found
 

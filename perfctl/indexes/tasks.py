@@ -222,7 +222,9 @@ class Tasks(Statements):
     def _drop_leftover(self, lane: Lane, left: Live, error: BaseException) -> Generator[None, None, str]:
         assert lane.step is not None
         step = lane.step
-        self._tell("cleanup", lane, detail="dropping what the build left; a second Ctrl-C leaves it")
+        asked = self.run.stopped_by is not None or isinstance(error, KeyboardInterrupt)
+        again = "; a second Ctrl-C leaves it" if asked else ""
+        self._tell("cleanup", lane, detail=f"dropping what the build left{again}")
         if lane.pg.closed:
             lane.renew(self.run.ground.connect())
         repeated = getattr(error, "sqlstate", None) == _REPEATED

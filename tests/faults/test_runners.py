@@ -289,6 +289,7 @@ def test_a_signal_ends_a_build_and_leaves_nothing(
         assert (catalogue(database), sessions(database)) == (before, [])
     assert (ran.code, ran.report["exit_name"]) == (code, "stopped")
     assert 'stopped at "public.i": 0 done, 1 left' in ran.stderr
+    assert "a second Ctrl-C leaves it" in ran.stderr
     assert "to go on: perfctl indexes apply" in ran.stderr
     assert journal(database, "name, state, detail") == [("i", "failed", "stopped")]
     assert outcome(database).startswith("stopped")

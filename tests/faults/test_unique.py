@@ -86,6 +86,21 @@ def test_of_many_keys_the_most_frequent_are_named(project18: Project, database18
     assert "and more" in words
 
 
+@fault(
+    27,
+    "a key is repeated while a unique index is built",
+    does="drops the leftover, and tells of each later step which one it waited for",
+)
+def test_what_waits_for_a_unique_index_names_the_step(project18: Project, database18: Database) -> None:
+    unique(project18, database18)
+    text = (project18.migrations / "1_a.sql").read_text()
+    project18.migration("1_a", f"{text}; COMMENT ON INDEX u IS 'x'; CREATE INDEX CONCURRENTLY k ON t (b);")
+    send(database18, REPEAT)
+    said = project18.apply("--continue").stderr
+    assert "public.u: dropping what the build left\n" in said
+    assert 'public.u: unreached: waits for create index "public.u"' in said
+
+
 @fault(27, "NULLs under a unique index", does="does not count NULLs as repeated unless the index does")
 def test_nulls_are_told_apart(project: Project, database: Database) -> None:
     unique(project, database)

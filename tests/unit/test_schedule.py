@@ -97,7 +97,7 @@ def test_what_waits_for_a_failed_step_is_lost_and_so_is_what_waits_for_that() ->
     )  # fmt: skip
     made.start(0)
     made.end(0, well=False)
-    assert made.lost() == [1, 2]
+    assert made.lost() == {1: 0, 2: 1}
     assert ready(made) == ["other"]
 
 
