@@ -87,6 +87,8 @@ class Bounds:
     journal: JournalPlace
     _limits: Limits
     jobs: int | None
+    #: the options as they were given, for the command that goes on
+    said: Mapping[str, Any]
 
     @property
     def wait_budget_s(self) -> float:
@@ -133,7 +135,7 @@ def bounds(session: Session, said: Mapping[str, Any]) -> Bounds:
         kill=tuple(_allowed(text) for text in kill),
         connection_check_s=check_s or 0.0,
     )
-    return Bounds(journal_place(session, said.get("journal")), limits, said.get("jobs") or settings.jobs)
+    return Bounds(journal_place(session, said.get("journal")), limits, said.get("jobs") or settings.jobs, said)
 
 
 def _allowed(text: str) -> Allowed:

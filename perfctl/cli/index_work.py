@@ -175,7 +175,7 @@ def apply(session: Session, job: Job, bounds: Bounds, saved: savedplan.SavedPlan
     if session.options.dry_run:
         return plan_report(session, made, seen, job, check=False)
     ways = act.Ways(
-        resume=commands.resume(session, job.paths, job.selection, job.manner, bounds.journal.word),
+        resume=commands.resume(session, job.paths, job.selection, job.manner, bounds.said),
         undo=commands.undo(session, [step.migration for step in made.steps], bounds.journal.word),
     )
     return _carry_out(session, watcher, made, seen, bounds, ways, ask=saved is None, extra=notes(job.migrations))
@@ -207,7 +207,7 @@ def rollback(session: Session, chosen: Selection, bounds: Bounds, to: int | None
     standbys = items.standbys(made, watcher.fetch("replicas", Replica))
     if session.options.dry_run:
         return session.report(items.planned(made), notes=[*items.totals(made, seen), *standbys], dry_run=True)
-    ways = act.Ways(resume=commands.rollback(session, migrations, chosen, to, bounds.journal.word))
+    ways = act.Ways(resume=commands.rollback(session, migrations, chosen, to, bounds.said))
     return _carry_out(session, watcher, made, seen, bounds, ways, ask=True, extra=standbys)
 
 

@@ -177,14 +177,55 @@ def test_the_command_that_undoes_takes_off_what_was_done(project: Project, datab
     assert project.run("verify", "--absent").code == 0
 
 
-def fails_at_the_end(project: Project, database: Database) -> tuple[list[object], set[str], dict[str, str]]:
+@fault(
+    36,
+    "the last index cannot be built",
+    does="prints the command that goes on with every option that bounds the run",
+)
+def test_the_command_that_goes_on_keeps_the_bounds(project: Project, database: Database) -> None:
+    bounds = (
+        *("--wait-budget", "20s", "--lock-timeout", "3s", "--jobs", "2", "--continue", "--max-replica-lag", "5m"),
+        *("--min-free", "1MB", "--kill-blockers", "role=web", "--kill-blockers", "application=a b"),
+    )
+    _, _, hints = fails_at_the_end(project, database, *bounds)
+    said = shlex.split(hints["to go on"])
+    assert sorted(bounds) == sorted(word for word in said[3:] if word not in ("--config", str(project.config)))
+    assert command(hints["to go on"]) == 4
+
+
+@fault(
+    36,
+    "the last index of a saved plan cannot be built",
+    does="names the files, not the plan: the database is no longer what it was made for",
+)
+def test_a_saved_plan_that_is_partly_done_goes_on_by_its_files(project: Project, database: Database) -> None:
+    table(database)
+    send(database, "INSERT INTO t VALUES (42, 0)")
+    first = project.migration("1_a", ONE)
+    last = project.migration("2_b", "CREATE UNIQUE INDEX CONCURRENTLY u ON t (a);")
+    plan = str(project.folder / "plan.json")
+    assert project.run("plan", "--out", plan).code == 0
+    ran = project.apply(plan)
+    assert ran.code == 5
+    hint = ran.report["error"]["hint"].splitlines()
+    going_on = next(line.removeprefix("to go on: ") for line in hint if line.startswith("to go on: "))
+    assert shlex.split(going_on)[-2:] == [str(first), str(last)]
+    send(database, "DELETE FROM t WHERE a = 42 AND b = 0")
+    assert project.apply(plan).report["error"]["class"] == "PlanMoved"
+    assert command(going_on) == 0
+    assert names(database) == {"i", "u"}
+
+
+def fails_at_the_end(
+    project: Project, database: Database, *bounds: str
+) -> tuple[list[object], set[str], dict[str, str]]:
     """A run that fails on its last index: the indexes before, the names kept, and the hint's commands."""
     table(database)
     send(database, "INSERT INTO t VALUES (42, 0)")
     project.migration("1_a", f"{ONE} CREATE INDEX CONCURRENTLY k ON t (b);")
     project.migration("2_b", "CREATE UNIQUE INDEX CONCURRENTLY u ON t (a);")
     before: list[object] = [*indexes(database)]
-    ran = project.apply()
+    ran = project.apply(*bounds)
     assert (ran.code, ran.statuses) == (5, {"public.i": "changed", "public.k": "changed", "public.u": "failed"})
     hint = ran.report["error"]["hint"]
     found = dict(line.split(": ", 1) for line in hint.splitlines() if line.startswith("to "))
