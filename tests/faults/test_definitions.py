@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import shlex
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import psycopg
 import pytest
 
 from tests.faults.declare import fault
+from tests.faults.listen import until_it_holds_back
 from tests.fix_builds import until_it_sends
 from tests.fix_catalogue import catalogue, flags, indexes, journal, names
 from tests.fix_perfctl import Project, run
@@ -214,6 +216,37 @@ def test_a_saved_plan_that_is_partly_done_goes_on_by_its_files(project: Project,
     assert project.apply(plan).report["error"]["class"] == "PlanMoved"
     assert command(going_on) == 0
     assert names(database) == {"i", "u"}
+
+
+# a rollback that the server refuses
+
+
+@fault(
+    35,
+    "something has come to depend on an index since the rollback looked",
+    does="is refused by the server, exits 4 with its message and detail, and the index stays as it was",
+)
+def test_a_drop_that_the_server_refuses_changes_nothing(project: Project, database: Database) -> None:
+    table(database)
+    project.migration("1_a", "CREATE UNIQUE INDEX CONCURRENTLY u ON t (a);")
+    project.apply()
+    with database.connect(autocommit=False) as other, ThreadPoolExecutor() as pool:
+        other.execute("LOCK TABLE t IN SHARE UPDATE EXCLUSIVE MODE")
+        rollback = pool.submit(project.rollback, "--wait-budget", "60s")
+        # It has looked, and found nothing that needs the index.
+        until_it_holds_back(database, rollback)
+        other.execute("CREATE TABLE r (a int REFERENCES t (a))")
+        other.commit()
+        ran = rollback.result()
+    assert (ran.code, ran.report["error"]["class"]) == (4, "Refused")
+    message = ran.report["error"]["message"]
+    assert "cannot drop index" in message
+    assert "constraint r_a_fkey on table r depends on index" in message
+    assert "nothing was changed" in message
+    assert flags(database, "u") == GOOD
+    send(database, "DROP TABLE r")
+    assert project.rollback().code == 0
+    assert names(database) == set()
 
 
 def fails_at_the_end(
