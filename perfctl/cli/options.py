@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
 
+from perfctl.errors import UsageError
+
 if TYPE_CHECKING:
+    from perfctl.cli.session import Session
     from perfctl.report import Report
 
 
@@ -86,11 +89,10 @@ _WRITE: dict[str, Any] = {
 }
 
 
-def _one_target(given: list[str] | None) -> str | None:
-    """The target that was named. A second one must not be dropped without a word."""
-    if given and len(given) > 1:
-        raise typer.BadParameter(f"one target at a time; {', '.join(given)} were named", param_hint="--target")
-    return given[0] if given else None
+def _refuse_several(targets: Sequence[str]) -> None:
+    """Raise UsageError for a second target, which must not be dropped without a word."""
+    if len(targets) > 1:
+        raise UsageError(f"--target: one at a time; {', '.join(targets)} were named")
 
 
 def command(
@@ -146,9 +148,14 @@ def command(
             if bundle:
                 given[bundle[0]] = {key: given.pop(key) for key in bundled}
             options["report"] = tuple(options["report"] or ())
-            if "target" in options:
-                options["target"] = _one_target(options["target"])
-            execute(f"{group} {name}".strip(), Options(**options), lambda session: function(session, **given))
+            targets = options.pop("target", None) or ()
+            options["target"] = targets[0] if targets else None
+
+            def body(session: Session) -> Report:
+                _refuse_several(targets)
+                return function(session, **given)
+
+            execute(f"{group} {name}".strip(), Options(**options), body)
 
         if not name:
             extra.append(inspect.Parameter("context", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context))

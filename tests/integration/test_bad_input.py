@@ -96,6 +96,12 @@ def test_an_unknown_target(ready: Project) -> None:
     assert cure == 'did you mean "test"?'
 
 
+def test_two_targets_are_told_as_json_too(ready: Project) -> None:
+    ran = ready.run(*WRITES, "--target", "test", "--target", "other")
+    assert (ran.code, ran.report["error"]["class"]) == (2, "UsageError")
+    assert "--target: one at a time; test, other were named" in ran.stderr
+
+
 def test_a_target_without_a_database(ready: Project) -> None:
     ready.configure("version: 1\ntargets:\n  test:\n    cache: {url: 'redis://localhost'}\n")
     ran = ready.text("plan", str(ready.migrations))
