@@ -20,12 +20,13 @@ EXIT_NAMES: dict[int, str] = {
     6: "busy",
     7: "denied",
     70: "bug",
+    129: "stopped",
     130: "stopped",
     143: "stopped",
 }
 
 #: Of several outcomes, the one that a person has to hear about first.
-WORST_FIRST: tuple[int, ...] = (70, 143, 130, 5, 4, 7, 3, 6, 2, 1, 0)
+WORST_FIRST: tuple[int, ...] = (70, 143, 130, 129, 5, 4, 7, 3, 6, 2, 1, 0)
 
 
 def worst(codes: Sequence[int]) -> int:
@@ -125,12 +126,12 @@ class Interrupted(PerfctlError):
 
     @property
     def code(self) -> int:
-        """128 + the signal's number: 130 for Ctrl-C, 143 for SIGTERM."""
+        """128 + the signal's number: 129 for SIGHUP, 130 for Ctrl-C, 143 for SIGTERM."""
         return 128 + self.signum
 
 
 class StopRequested(KeyboardInterrupt):
-    """SIGINT or SIGTERM arrived; a KeyboardInterrupt, so that the driver cancels what it waits for."""
+    """SIGINT, SIGTERM or SIGHUP arrived; a KeyboardInterrupt, so that the driver cancels what it waits for."""
 
     def __init__(self, signum: int) -> None:
         self.signum = signum

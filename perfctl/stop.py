@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+
 from perfctl.errors import LeaveNow
 
 
@@ -22,5 +24,6 @@ class Stop:
         """Take a signal, as a handler does. Raises LeaveNow for a second one while work may be left."""
         if self._signum is None:
             self._signum = signum
-        elif self.may_leave:
+        # When a terminal is closed the kernel tells, and the shell tells its jobs: nobody is in more of a hurry.
+        elif self.may_leave and signum != getattr(signal, "SIGHUP", None):
             raise LeaveNow(signum)

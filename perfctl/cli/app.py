@@ -10,11 +10,12 @@ from types import FrameType
 import typer
 
 from perfctl.cli import config, demo, indexes, verify
+from perfctl.cli.session import stop_signals
 from perfctl.errors import StopRequested
 
 _EPILOG = (
     "Exit codes: 0 ok, 1 findings, 2 usage, 3 unreachable, 4 refused, 5 incomplete, 6 busy, 7 denied, 70 bug, "
-    "130/143 stopped."
+    "129/130/143 stopped."
 )
 
 app = typer.Typer(
@@ -44,9 +45,10 @@ def _root(
 
 
 def run(arguments: list[str]) -> None:
-    """Parse and run; SIGINT and SIGTERM reach the command as StopRequested."""
-    signal.signal(signal.SIGINT, _stop)
-    signal.signal(signal.SIGTERM, _stop)
+    """Parse and run; SIGINT, SIGTERM and SIGHUP reach the command as StopRequested."""
+    signals = stop_signals()
+    for signum in signals:
+        signal.signal(signum, _stop)
     try:
         app(arguments, prog_name="perfctl")
     except KeyboardInterrupt as stop:
@@ -57,7 +59,7 @@ def run(arguments: list[str]) -> None:
         sys.exit(128 + signal.SIGPIPE)
     finally:
         # The exit code is settled: a signal that still comes while the interpreter ends must not replace it.
-        for signum in (signal.SIGINT, signal.SIGTERM):
+        for signum in signals:
             signal.signal(signum, signal.SIG_IGN)
 
 

@@ -110,7 +110,7 @@ class Session:
         if threading.current_thread() is not threading.main_thread():
             yield stop
             return
-        before = {signum: signal.signal(signum, stop.heard) for signum in (signal.SIGINT, signal.SIGTERM)}
+        before = {signum: signal.signal(signum, stop.heard) for signum in stop_signals()}
         try:
             yield stop
         finally:
@@ -216,6 +216,15 @@ class Session:
     def stdout(self) -> Console:
         """A Rich console on stdout that obeys ``--color`` and NO_COLOR."""
         return console(sys.stdout, self.options.color)
+
+
+def stop_signals() -> list[signal.Signals]:
+    """The signals that ask a run to end in order: a terminal that is closed asks too, unless nohup holds it off."""
+    signals = [signal.SIGINT, signal.SIGTERM]
+    # Windows has none.
+    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        signals.append(signal.SIGHUP)
+    return signals
 
 
 def console(stream: Any, color: str) -> Console:

@@ -296,6 +296,47 @@ def test_a_signal_ends_a_build_and_leaves_nothing(
     assert (slow.apply().code, flags(database, "i")) == (0, GOOD)
 
 
+@pytest.fixture
+def hangup(request: pytest.FixtureRequest) -> Iterator[None]:
+    """What a process started here does when its terminal is closed: it ends, or by the parameter passes over it."""
+    before = signal.signal(signal.SIGHUP, getattr(request, "param", signal.SIG_DFL))
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
+@fault(
+    22,
+    "the terminal is closed, or the ssh session dropped, over a build",
+    does="cancels the build, drops its leftover, writes the journal, exits 129",
+)
+@pytest.mark.usefixtures("hangup")
+def test_a_closed_terminal_ends_a_build_and_leaves_nothing(slow: Project, database: Database) -> None:
+    before = catalogue(database)
+    with held_at(database, OLD_SNAPSHOTS, lambda: slow.start(*SEND)) as process:
+        process.popen.send_signal(signal.SIGHUP)
+        # The kernel tells, and the shell does.
+        until(lambda: not phases(database))
+        process.popen.send_signal(signal.SIGHUP)
+        ran = process.wait()
+        assert (catalogue(database), sessions(database)) == (before, [])
+    assert (ran.code, ran.report["exit_name"]) == (129, "stopped")
+    assert 'stopped at "public.i": 0 done, 1 left' in ran.stderr
+
+
+@fault(
+    22,
+    "the terminal is closed, or the ssh session dropped, over a build",
+    does="under nohup goes on to the end",
+)
+@pytest.mark.parametrize("hangup", [signal.SIG_IGN], indirect=True, ids=["nohup"])
+@pytest.mark.usefixtures("hangup")
+def test_a_closed_terminal_is_passed_over_under_nohup(slow: Project, database: Database) -> None:
+    with held_at(database, OLD_SNAPSHOTS, lambda: slow.start(*SEND)) as process:
+        process.popen.send_signal(signal.SIGHUP)
+    assert process.wait().code == 0
+    assert flags(database, "i") == GOOD
+
+
 @fault(
     22, "SIGINT or SIGTERM while a writer holds the build", does="says that its leftover stays, ends soon all the same"
 )
