@@ -190,7 +190,7 @@ def test_a_renderer_imports_report_and_errors_only(module: str) -> None:
 
 
 def test_rich_is_imported_only_where_a_terminal_is_written() -> None:
-    allowed = {"perfctl.render.text", "perfctl.cli.session", "perfctl.cli.progress"} | set(under("demo"))
+    allowed = {"perfctl.render.text", "perfctl.cli.session", "perfctl.cli.bar"} | set(under("demo"))
     assert {module for module in MODULES if "rich" in foreign(module)} <= allowed
 
 

@@ -69,6 +69,10 @@ class Lane:
         self.cleaning = False
         #: what it sends drops a leftover: to be left to the server when the run leaves at once
         self.dropping = False
+        #: what it does now, in words, where the server's phase does not say it
+        self.doing = ""
+        #: seconds that the step has waited for other transactions, all its statements taken together
+        self.waited_s = 0.0
         #: its failure has been told
         self.told = False
         self._connection_check_s = connection_check_s
@@ -97,6 +101,7 @@ class Lane:
         self.number, self.step, self.task = number, step, task
         self.began = time.monotonic()
         self.cleaning = self.dropping = self.told = False
+        self.doing, self.waited_s = "", 0.0
 
     def send(self, act: Callable[[], Any]) -> Sender:
         """Do it in the lane's thread; the bell rings when it is over."""

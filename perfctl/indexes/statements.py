@@ -209,6 +209,7 @@ class Statements:
                     continue
                 if progress.is_waiting:
                     timing.wait_s += passed_s
+                    lane.waited_s += passed_s
                     # Another job of this run takes the time that its work takes.
                     counted_s = 0.0 if progress.blocker_pid in self.run.own_pids else passed_s
                     phase, phase_s = progress.wait_phase, counted_s + (phase_s if progress.wait_phase == phase else 0.0)
@@ -217,7 +218,7 @@ class Statements:
                 if line is not None and progress.index_oid is not None:
                     self.journal.note_oid(line, progress.index_oid)
                     line = None
-                self._tell("progress", lane, elapsed_s=looked - sender.started, progress=progress)
+                self._tell("progress", lane, elapsed_s=looked - sender.started, progress=progress, detail=lane.doing)
                 self._yield_to_writers(lane)
                 self._insist(lane, progress, phase_s, budget_s, timing, drop=drop)
         except (LeaveNow, GeneratorExit):

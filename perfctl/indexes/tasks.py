@@ -223,8 +223,8 @@ class Tasks(Statements):
         assert lane.step is not None
         step = lane.step
         asked = self.run.stopped_by is not None or isinstance(error, KeyboardInterrupt)
-        again = "; a second Ctrl-C leaves it" if asked else ""
-        self._tell("cleanup", lane, detail=f"dropping what the build left{again}")
+        lane.doing = f"dropping what the build left{'; a second Ctrl-C leaves it' if asked else ''}"
+        self._tell("cleanup", lane, detail=lane.doing)
         if lane.pg.closed:
             lane.renew(self.run.ground.connect())
         repeated = getattr(error, "sqlstate", None) == _REPEATED
