@@ -59,6 +59,8 @@ class Held:
     #: transactions that a build was lost to
     lost_to: frozenset[tuple[object, ...]] = frozenset()
     builds_lost: int = 0
+    #: seconds of work that came to nothing
+    worked_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,11 +229,13 @@ class Run:
                 if self._halted:
                     break
             waiting.append(number)
-        self._tell_held(waiting, now)
+        self._tell_held(waiting)
         return found
 
-    def _tell_held(self, waiting: Sequence[int], now: float) -> None:
+    def _tell_held(self, waiting: Sequence[int]) -> None:
         """Say what the first step that cannot be sent yet waits for, and how many there are; or none any more."""
+        # Not the time at which it was begun to look: by now a step may have been held since later.
+        now = time.monotonic()
         still = [number for number in waiting if number in self.held and number in self._schedule.todo]
         if not still:
             if self._held_told:
@@ -327,9 +331,16 @@ class Run:
         step = self.ground.steps[number]
         hint = held.obstacle.hint or "end that transaction, or give more time with --wait-budget"
         self._failed(number, step, WaitedTooLong(f"not sent: {held.obstacle.why}", hint=hint))
-        outcome = Outcome(step, "failed", f"not sent: {held.obstacle.why}")
+        self._told_failed(number, held, f"not sent: {held.obstacle.why}")
+
+    def _told_failed(self, number: int, held: Held, why: str) -> Outcome:
+        """A step that was held for too long: all of that time but what it worked was spent waiting."""
+        step = self.ground.steps[number]
+        elapsed_s = time.monotonic() - held.since
+        outcome = Outcome(step, "failed", why, held.worked_s, max(0.0, elapsed_s - held.worked_s))
         self.outcomes.append(outcome)
-        self.tell("failed", step, number, detail=outcome.detail)
+        self.tell("failed", step, number, elapsed_s=elapsed_s, detail=why)
+        return outcome
 
     def end_blockers(self, number: int, blockers: Sequence[Blocker], waited_s: float) -> list[str]:
         """End the sessions in the way that the list allows; says whom."""
@@ -421,13 +432,11 @@ class Run:
         held.obstacle = Obstacle(again.why, of_table=True, blockers=again.blockers)
         held.tries += 1
         held.builds_lost += again.lost_build
+        held.worked_s += again.worked_s
         if again.lost_build:
             held.lost_to = frozenset(each.identity for each in again.blockers)
         if held.builds_lost > 1 or now - held.since > self.limits.wait_budget_s:
-            outcome = Outcome(step, "failed", again.why)
-            self.outcomes.append(outcome)
-            self.tasks.close_line(number, outcome)
-            self.tell("failed", step, number, detail=again.why)
+            self.tasks.close_line(number, self._told_failed(number, held, again.why))
             self._failed(number, step, again.error)
             return
         pause_s = min(30.0, 0.2 * 2**held.tries) * self.random.uniform(0.5, 1.5)

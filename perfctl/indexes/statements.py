@@ -43,13 +43,21 @@ class Again(Exception):
     """Not now: the step is to be tried later."""
 
     def __init__(
-        self, error: PerfctlError, blockers: Sequence[Blocker], *, took_s: float = 0.0, lost_build: bool = False
+        self,
+        error: PerfctlError,
+        blockers: Sequence[Blocker],
+        *,
+        took_s: float = 0.0,
+        worked_s: float = 0.0,
+        lost_build: bool = False,
     ) -> None:
         super().__init__(error.message)
         self.error = error
         self.why = error.message
         self.blockers = tuple(blockers)
         self.took_s = took_s
+        #: what of that was work: a try that did not get its lock has done none
+        self.worked_s = worked_s
         self.lost_build = lost_build
 
 
@@ -96,7 +104,8 @@ class Statements:
         detail = getattr(error, "detail", None)
         elapsed_s = time.monotonic() - lane.began
         words = message + (f" ({detail})" if detail else "") + more
-        outcome = Outcome(lane.step, "failed", words, elapsed_s, oid=left.oid if left else None)
+        worked_s = max(0.0, elapsed_s - lane.waited_s)
+        outcome = Outcome(lane.step, "failed", words, worked_s, lane.waited_s, oid=left.oid if left else None)
         self.run.outcomes.append(outcome)
         lane.told = True
         self._tell("failed", lane, elapsed_s=elapsed_s, detail=outcome.detail)

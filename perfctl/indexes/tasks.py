@@ -128,7 +128,9 @@ class Tasks(Statements):
         left = yield from self._clean_up(lane, error, note=state != _DEADLOCK)
         if state == _DEADLOCK and not left and isinstance(error, PerfctlError):
             # Another build on the table: it ends first, then this one is built once more and no oftener.
-            raise Again(error, rival, took_s=time.monotonic() - lane.began, lost_build=True) from error
+            took_s = time.monotonic() - lane.began
+            worked_s = max(0.0, took_s - lane.waited_s)
+            raise Again(error, rival, took_s=took_s, worked_s=worked_s, lost_build=True) from error
 
     def _adopt(self, lane: Lane, there: Live, why: str) -> Outcome:
         """A build of perfctl's own that outlived its client."""
@@ -156,6 +158,8 @@ class Tasks(Statements):
             rows = self.watcher.fetch("progress", Progress, {"pids": [there.builder_pid]})
             now = time.monotonic()
             waited_s = waited_s + now - looked if rows and rows[0].is_waiting else 0.0
+            # Somebody else's work is this step's wait.
+            lane.waited_s += now - looked
             looked = now
             if waited_s > self.limits.wait_budget_s:
                 who = (rows[0].blocking,) if rows[0].blocking else ()

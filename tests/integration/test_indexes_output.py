@@ -9,7 +9,7 @@ import jsonschema
 import pytest
 
 from perfctl.render.json import schema
-from tests.fix_catalogue import names
+from tests.fix_catalogue import journal, names
 from tests.fix_perfctl import Project, run
 from tests.fix_servers import Database
 from tests.fix_sessions import old_snapshot, send, table, writer
@@ -161,6 +161,51 @@ def test_ndjson_tells_who_is_waited_for(
     assert event["phase"].startswith("waiting for ")
     (item,) = ran.events[-1]["items"]
     assert item["data"]["wait_s"] > 0
+
+
+def test_a_failed_build_tells_its_waiting_from_its_work(project18: Project, database18: Database) -> None:
+    table(database18)
+    project18.migration("1_a", "CREATE INDEX CONCURRENTLY i ON t (a);")
+    with old_snapshot(database18):
+        ran = project18.apply("--wait-budget", "2s")
+    (item,) = ran.report["items"]
+    ((build_s, wait_s),) = journal(database18, "build_s, wait_s")
+    assert (float(build_s), float(wait_s)) == (item["data"]["build_s"], item["data"]["wait_s"])
+    assert item["data"]["wait_s"] >= 1.5
+    assert item["data"]["build_s"] <= 1.5
+
+
+def test_the_time_of_a_step_that_was_held_is_told_and_never_negative(project18: Project, database18: Database) -> None:
+    table(database18)
+    project18.migration("1_a", "CREATE INDEX CONCURRENTLY i ON t (a);")
+    arguments = ("--config", str(project18.config), "--format", "ndjson", "--blocker-age", "0s", "--wait-budget", "1s")
+    with writer(database18):
+        events = run("indexes", "apply", "--yes", *arguments).events
+    held = [event for event in events if event["event"] == "held"]
+    (failed,) = [event for event in events if event["event"] == "failed"]
+    assert held
+    assert min(event["elapsed_s"] for event in held) >= 0
+    assert failed["elapsed_s"] >= 1
+    assert events[-1]["items"][0]["data"]["wait_s"] >= 1
+
+
+def test_a_lock_that_is_not_got_says_how_long_it_was_tried(project18: Project, database18: Database) -> None:
+    send(
+        database18,
+        "CREATE TABLE t (a int) PARTITION BY RANGE (a)",
+        "CREATE TABLE p PARTITION OF t FOR VALUES FROM (0) TO (9)",
+    )
+    project18.migration("1_a", "CREATE INDEX CONCURRENTLY i ON t (a);")
+    assert project18.apply().code == 0
+    arguments = ("--config", str(project18.config), "--format", "ndjson", "--wait-budget", "1s")
+    with database18.connect(autocommit=False) as reader:
+        reader.execute("SELECT FROM t")
+        events = run("indexes", "rollback", "--yes", *arguments).events
+        reader.rollback()
+    (failed,) = [event for event in events if event["event"] == "failed"]
+    assert failed["elapsed_s"] >= 1
+    ((wait_s,),) = journal(database18, "wait_s")[-1:]
+    assert wait_s >= 1
 
 
 def test_ndjson_names_a_prepared_transaction(project: Project, database: Database) -> None:
