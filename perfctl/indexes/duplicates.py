@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from perfctl.errors import PerfctlError
-from perfctl.indexes.model import full
+from perfctl.indexes.model import Step, full, quoted
 from perfctl.migrations.model import Name
 from perfctl.servers.postgres import Postgres
 
@@ -38,6 +38,28 @@ class Keys:
             f" count(*) FROM ONLY {full(Name(self.schema, self.table))}{where}"
             f" GROUP BY {keys} HAVING count(*) > 1 ORDER BY 2 DESC, 1 LIMIT {MOST + 1}"
         )
+
+
+def keys_of(pg: Postgres, step: Step) -> Keys | None:
+    """What the index of a build holds apart, of which a plain build leaves nothing; None when it cannot be had.
+
+    The server reads the definition off an empty copy of the table, of which nothing stays.
+    """
+    if step.table is None or step.table.schema is None:
+        return None
+    copy = f"pg_temp.{quoted(step.table.name)}"
+    try:
+        with pg.transaction(rollback=True):
+            pg.execute(f"CREATE TEMPORARY TABLE {quoted(step.table.name)} (LIKE {full(step.table)})")
+            pg.execute(step.sql.replace(f" ON {full(step.table)} ", f" ON {copy} ", 1))
+            ((oid,),) = pg.values(
+                "SELECT indexrelid::bigint FROM pg_catalog.pg_index WHERE indrelid = %s::regclass", (copy,)
+            )
+            found = pg.fetch("keys", Keys, {"oid": oid})
+    except PerfctlError:
+        # As below: the server's own message names one key already.
+        return None
+    return replace(found[0], schema=step.table.schema, table=step.table.name) if found else None
 
 
 def repeated_keys(pg: Postgres, keys: Keys) -> str:

@@ -12,7 +12,7 @@ from dataclasses import replace
 
 from perfctl.errors import ConnectionLost, Denied, PerfctlError, StatementFailed
 from perfctl.indexes.canonical_text import canonical_text
-from perfctl.indexes.duplicates import Keys, repeated_keys
+from perfctl.indexes.duplicates import Keys, keys_of, repeated_keys
 from perfctl.indexes.lane import Lane, Task
 from perfctl.indexes.ledger import DatabaseJournal
 from perfctl.indexes.model import Step, full
@@ -215,6 +215,9 @@ class Tasks(Statements):
             if left is not None and not left.is_good and left.relkind == "i" and left.builder_pid is None:
                 more = yield from self._drop_leftover(lane, left, error)
                 left_behind = bool(more)
+            elif left is None and getattr(error, "sqlstate", None) == _REPEATED:
+                keys = yield from self._await(lane, lambda: keys_of(lane.pg, step))
+                yield from self._name_keys(lane, error, keys)
         except PerfctlError as second:
             more, left_behind = f"; its invalid leftover stays ({second.message}) until the next run", True
         if left_behind:
@@ -246,11 +249,16 @@ class Tasks(Statements):
             if not left.rejects_writes:
                 raise
             return (yield from self._leave_drop(lane, sql, late))
-        if keys and isinstance(error, StatementFailed):
-            words = yield from self._await(lane, lambda: repeated_keys(lane.pg, keys[0]))
-            if words:
-                error.detail = f"{(error.detail or '').rstrip('.')}; keys that repeat: {words}"
+        yield from self._name_keys(lane, error, keys[0] if keys else None)
         return ""
+
+    def _name_keys(self, lane: Lane, error: BaseException, keys: Keys | None) -> Generator[None, None, None]:
+        """Let the error name all keys that repeat: PostgreSQL names the first that it met."""
+        if keys is None or not isinstance(error, StatementFailed):
+            return
+        words = yield from self._await(lane, lambda: repeated_keys(lane.pg, keys))
+        if words:
+            error.detail = f"{(error.detail or '').rstrip('.')}; keys that repeat: {words}"
 
     def _leave_drop(self, lane: Lane, sql: str, late: WaitedTooLong) -> Generator[None, None, str]:
         """Leave the server dropping a unique leftover by itself: until then it rejects the application's writes."""

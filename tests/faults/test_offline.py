@@ -73,6 +73,19 @@ def test_a_prepared_transaction_keeps_an_offline_run_from_beginning(gated: Proje
     assert names(database) == set()
 
 
+@fault(27, "keys repeat in a unique build with --offline", does="names them all, as a concurrent build does")
+@pytest.mark.parametrize("definition", ["u ON t (a)", "u ON t ((a + 1)) WHERE b >= 0", "u ON t (a) INCLUDE (b)"])
+def test_the_keys_that_repeat_are_named(project: Project, database: Database, definition: str) -> None:
+    table(database)
+    send(database, "INSERT INTO t VALUES (42, 0), (42, 1), (43, 1)")
+    before = catalogue(database)
+    project.migration("1_a", f"CREATE UNIQUE INDEX CONCURRENTLY {definition};")
+    ran = project.apply("--offline")
+    plus = 1 if "+" in definition else 0
+    assert f"keys that repeat: ({42 + plus}) 3 times, ({43 + plus}) 2 times" in ran.stderr
+    assert (ran.code, catalogue(database)) == (4, before)
+
+
 @fault(13, "somebody reads when --offline begins", does="builds beside the reader")
 def test_a_reader_keeps_nothing(gated: Project, database: Database) -> None:
     with database.connect(autocommit=False) as reader:
