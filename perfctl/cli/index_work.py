@@ -15,7 +15,20 @@ from perfctl.cli import index_commands as commands
 from perfctl.cli.index_bounds import Bounds, JournalPlace
 from perfctl.cli.session import Session
 from perfctl.errors import PlanMoved, Refused, UsageError
-from perfctl.indexes import act, decide, items, judge, observe, patience, resources, rights, run, savedplan, undo
+from perfctl.indexes import (
+    act,
+    decide,
+    items,
+    judge,
+    observe,
+    patience,
+    resources,
+    rights,
+    run,
+    savedplan,
+    undo,
+    writers,
+)
 from perfctl.indexes.draft import Manner, Selection
 from perfctl.indexes.model import Plan, Snapshot
 from perfctl.indexes.running import Replica
@@ -171,7 +184,7 @@ def apply(session: Session, job: Job, bounds: Bounds, saved: savedplan.SavedPlan
     if made.refusals:
         raise items.refused(made)
     if job.manner.offline:
-        _refuse_writers(seen)
+        writers.refuse_writers(watcher, seen, _built_offline(made, seen))
     if session.options.dry_run:
         return plan_report(session, made, seen, job, check=False)
     ways = act.Ways(
@@ -246,16 +259,11 @@ def _refuse_standby(seen: Snapshot) -> None:
         )
 
 
-def _refuse_writers(seen: Snapshot) -> None:
-    """Plain builds make writers wait for as long as they take: offline is for when there are none."""
-    writers = [
-        each for each in seen.blockers if each.reason in ("writer", "holder") and (each.is_client or not each.pid)
-    ]
-    if writers:
-        raise Refused(
-            f"--offline: somebody writes here: {'; '.join(each.named() for each in writers)}; nothing was changed",
-            hint="stop them, or leave --offline out: concurrent builds let writers go on",
-        )
+def _built_offline(made: Plan, seen: Snapshot) -> list[int]:
+    """The tables that plain builds would keep writers off."""
+    oids = _oids(seen)
+    plain = {step.table for step in made.steps if step.kind == "create_index" and not step.concurrent and step.table}
+    return [oids[name] for name in plain if name in oids]
 
 
 def _carry_out(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 import psycopg
 import pytest
 
@@ -71,6 +73,49 @@ def test_a_prepared_transaction_keeps_an_offline_run_from_beginning(gated: Proje
     assert ran.code == 4
     assert "prepared transaction forgotten" in ran.stderr
     assert names(database) == set()
+
+
+@fault(13, "somebody writes in short transactions when --offline begins", does="refuses and names the table")
+def test_a_busy_writer_keeps_an_offline_run_from_beginning(gated: Project, database: Database) -> None:
+    ended = threading.Event()
+
+    def write() -> None:
+        with database.connect() as web:
+            while not ended.wait(0.05):
+                web.execute("UPDATE t SET b = b WHERE a = 1")
+
+    thread = threading.Thread(target=write)
+    thread.start()
+    try:
+        ran = gated.apply("--offline")
+    finally:
+        ended.set()
+        thread.join()
+    assert (ran.code, ran.report["error"]["class"]) == (4, "Refused")
+    assert '--offline: somebody writes to "public.t" in short transactions; nothing was changed' in ran.stderr
+    assert (names(database), journal(database)) == (set(), [])
+
+
+@fault(13, "a load ends just before --offline begins", does="builds, whether its session is still there or not")
+@pytest.mark.parametrize("stays", [False, True])
+def test_a_load_that_has_ended_keeps_nothing(gated: Project, database: Database, stays: bool) -> None:
+    with database.connect() as load:
+        for number in range(1000, 1005):
+            load.execute("INSERT INTO t VALUES (%s, 1)", [number])
+        if not stays:
+            load.close()
+        assert gated.apply("--offline").code == 0
+    assert {flags(database, name) for name in "ikm"} == {GOOD}
+
+
+@fault(13, "somebody writes when --offline begins", does="names the session once, however many tables it has written")
+def test_a_writer_of_two_tables_is_named_once(gated: Project, database: Database) -> None:
+    table(database, "o")
+    gated.migration("2_b", "CREATE INDEX CONCURRENTLY j ON o (a);")
+    with writer(database) as web:
+        web.execute("INSERT INTO o VALUES (-1, -1)")
+        ran = gated.apply("--offline")
+        assert ran.report["error"]["message"].count(f"pid {web.info.backend_pid} ") == 1
 
 
 @fault(27, "keys repeat in a unique build with --offline", does="names them all, as a concurrent build does")

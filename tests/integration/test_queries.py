@@ -12,7 +12,7 @@ import psycopg
 import pytest
 
 from perfctl import queries
-from perfctl.indexes import duplicates, model, running
+from perfctl.indexes import duplicates, model, running, writers
 from perfctl.servers import postgres
 from perfctl.servers.postgres import Postgres
 from tests.fix_perfctl import ROOT, Project
@@ -34,6 +34,7 @@ RECORDS: dict[str, tuple[type[Any], dict[str, Any]]] = {
     "server": (model.Server, {}),
     "statistics": (model.Statistics, {"schemas": ["public"], "names": ["s"]}),
     "tables": (model.Table, {"schemas": ["public"], "names": ["t"]}),
+    "writes": (writers.Writes, {"tables": "{table_oid}"}),
 }
 #: what only a running build, or a standby, shows
 MAY_BE_EMPTY = {"builds", "held_up", "replicas"}
