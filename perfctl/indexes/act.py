@@ -83,10 +83,10 @@ def _error(run: Run, ways: Ways) -> PerfctlError | None:
     if ways.undo and changed:
         hints.append(f"to undo: {ways.undo}")
     if run.stopped_by is not None:
-        at = f' at "{run.errors[0][0].name}"' if run.errors else ""
+        at = f' at "{run.errors[0][0].actual}"' if run.errors else ""
         message = "\n".join([f"stopped{at}: {len(changed)} done, {left} left", *stays])
         return Interrupted(run.stopped_by, message, hint="\n".join(hints))
-    causes = [f'"{step.name}": {_words(error)}' for step, error in run.errors]
+    causes = [f'"{step.actual}": {_words(error)}' for step, error in run.errors]
     first = run.errors[0][1]
     if not changed and not stays and (unchanged := _nothing_changed(run.errors[0][1], causes)) is not None:
         return unchanged

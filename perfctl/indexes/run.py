@@ -164,7 +164,7 @@ class Run:
 
     def _tell_left(self, lane: Lane, what: str) -> None:
         assert lane.step is not None
-        self.leftovers[lane.step.name] = what
+        self.leftovers[lane.step.actual] = what
         if not lane.told:
             self.outcomes.append(Outcome(lane.step, "failed", f"stopped; {what}"))
 

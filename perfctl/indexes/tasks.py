@@ -335,8 +335,10 @@ class Tasks(Statements):
             left = None
         if left is None or left.is_good or left.relkind == "I":
             return ""
-        self.run.leftovers[step.name] = "it is half dropped and no query uses it"
-        return "; it is half dropped and no query uses it: run the command again to finish the drop"
+        self.run.leftovers[step.actual] = "it is half dropped and no query uses it"
+        # Of a replacement the one that bears the name is good: it is the other that is half dropped.
+        what = f'"{step.actual}"' if step.called else "it"
+        return f"; {what} is half dropped and no query uses it: run the command again to finish the drop"
 
     # parts of partitioned indexes
 

@@ -87,7 +87,8 @@ def _put_back(entry: Entry, seen: Snapshot) -> list[Step]:
         return [replace(back, concurrent=False)]
     leftover = f"DROP INDEX CONCURRENTLY {full(away)}"
     again = _step(entry, "create_index", entry.undo or "", f"half dropped by run {entry.run_id}")
-    steps = [replace(_step(entry, "drop_leftover", leftover, "half dropped", index.oid), called=away), again]
+    half = f'"{away}" is half dropped'
+    steps = [replace(_step(entry, "drop_leftover", leftover, half, index.oid), called=away), again]
     return steps if entry.comment is None else [*steps, _comment_again(entry)]
 
 

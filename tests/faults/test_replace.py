@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
+import psycopg
 import pytest
 
 from tests.faults.declare import fault
@@ -62,11 +64,11 @@ def always_one(database: Database) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def reader(database: Database) -> Iterator[None]:
+def reader(database: Database) -> Iterator[psycopg.Connection[Any]]:
     """An open transaction that has read the table: a concurrent drop on it waits for its end."""
     with database.connect(autocommit=False, application_name="report") as connection:
         connection.execute("SELECT FROM t")
-        yield
+        yield connection
         connection.rollback()
 
 
@@ -183,20 +185,41 @@ def test_a_partitioned_index_and_its_parts_are_not_replaced(project: Project, da
     assert catalogue(database) == before
 
 
+# what is said and written down
+
+
+@fault(
+    37,
+    "a report keeps the replaced index from being dropped",
+    does="says that the one that was renamed away is half dropped, not the good one",
+)
+def test_what_is_half_dropped_is_called_by_its_name(drifted: Project, database: Database) -> None:
+    with reader(database):
+        ran = drifted.apply("--replace", "--wait-budget", "300ms")
+    assert (ran.code, flags(database, "i")) == (5, GOOD)
+    assert flags(database, "i_perfctl_old") != GOOD
+    assert '"public.i_perfctl_old": it is half dropped' in ran.report["error"]["message"]
+    assert '"public.i":' not in ran.report["error"]["message"]
+    assert '"public.i_perfctl_old" is half dropped' in "".join(item["detail"] for item in ran.report["items"])
+    assert drifted.apply().code == 0
+    assert names(database) == {"i"}
+
+
 # perfctl dies
 
 
-def killed_at(project: Project, database: Database, where: str) -> None:
+def killed_at(project: Project, database: Database, where: str, begin: Callable[[], Process] | None = None) -> None:
     """A replacement whose perfctl is killed: while it builds, after the build, or while it drops the old one."""
+    start = begin or (lambda: _replacing(project))
     if where == "build":
         with old_snapshot(database):
-            process = _replacing(project)
+            process = start()
             until_phase(database, OLD_SNAPSHOTS)
             kill(process)
             end_sessions(database)
     elif where == "built":
         with old_snapshot(database):
-            process = _replacing(project)
+            process = start()
             until_phase(database, OLD_SNAPSHOTS)
             kill(process)
         # The server finishes what nobody waits for any more.
@@ -204,7 +227,7 @@ def killed_at(project: Project, database: Database, where: str) -> None:
         end_sessions(database)
     else:
         with reader(database):
-            process = _replacing(project)
+            process = start()
             until_it_sends(database, "DROP INDEX")
             kill(process)
             if where == "half dropped":
