@@ -16,7 +16,7 @@ from typing import Any
 
 from perfctl import __version__
 from perfctl.errors import Refused, UsageError
-from perfctl.indexes.ledger import end_of, line_of, origin
+from perfctl.indexes.ledger import end_of, line_of, origin, renamed_to
 from perfctl.indexes.model import Entry, Step
 from perfctl.indexes.running import Outcome
 
@@ -79,6 +79,8 @@ class FileJournal:
                 found[line["id"]] = line
             case "end":
                 found[line.pop("id")].update({key: value for key, value in line.items() if value is not None})
+            case "renamed":
+                found[line["id"]] |= {"state": "done", "detail": line["detail"], "undo": None}
             case "close":
                 pass
             case other:
@@ -143,13 +145,16 @@ class FileJournal:
 
     def renamed(self, step: Step, made_as: str, oid: int, drop: Step) -> int:
         """As ``Journal.renamed``."""
-        replaced = [e.id for e in self.entries() if e.name == made_as and e.object_oid == oid]
-        drop_line = self._started(drop, drop.oid)
-        done = self._started(step, oid, "done")
-        gone = [
-            {"event": "end", "id": line, "state": "failed", "detail": f"renamed to {step.name.name}"}
-            for line in replaced
+        built = [
+            e
+            for e in self.entries()
+            if e.kind == "create_index" and e.name == made_as
+            if e.object_oid == oid or (e.object_oid is None and e.state == "started")
         ]
+        figures = {name: getattr(built[-1], name) for name in ("build_s", "wait_s", "size_bytes")} if built else {}
+        drop_line = self._started(drop, drop.oid)
+        done = self._started(step, oid, "done") | figures
+        gone = [{"event": "renamed", "id": e.id, "detail": renamed_to(step)} for e in built]
         self._write(drop_line, done, *gone)
         return int(drop_line["id"])
 

@@ -102,6 +102,7 @@ class Journal(Protocol):
     def renamed(self, step: Step, made_as: str, oid: int, drop: Step) -> int:
         """Write down that what was made under another name has taken the place of ``drop``'s index.
 
+        The line of its build is done and has no undo any more; the new line has it, and the build's figures.
         Returns the line of the drop that is still to come.
         """
         ...
@@ -165,15 +166,21 @@ class DatabaseJournal:
     def renamed(self, step: Step, made_as: str, oid: int, drop: Step) -> int:
         """As ``Journal.renamed``. The drop's line comes before the build's: a rollback undoes them the other way."""
         line = self.start(drop, drop.oid)
-        fields = line_of(step, oid)
+        # The build ended well, and there is nothing of its name to take back any more. A run that was killed early has
+        # not noted its OID.
+        built = self._pg.values(
+            "UPDATE perfctl.step SET state = 'done', detail = %s, undo = NULL"
+            " WHERE kind = 'create_index' AND name = %s AND schema = %s"
+            " AND (object_oid = %s OR object_oid IS NULL AND state = 'started')"
+            " RETURNING build_s, wait_s, size_bytes",
+            (renamed_to(step), made_as, step.name.schema, oid),
+        )
+        build_s, wait_s, size_bytes = built[-1] if built else (None, None, None)
+        fields = {**line_of(step, oid), "build_s": build_s, "wait_s": wait_s, "size_bytes": size_bytes}
         self._pg.execute(
             f"INSERT INTO perfctl.step (run_id, state, ended_at, {', '.join(fields)})"
             f" VALUES (%s, 'done', pg_catalog.clock_timestamp(), {', '.join(['%s'] * len(fields))})",
             (self.run_id, *fields.values()),
-        )
-        self._pg.execute(
-            "UPDATE perfctl.step SET state = 'failed', detail = %s WHERE name = %s AND schema = %s AND object_oid = %s",
-            (f"renamed to {step.name.name}", made_as, step.name.schema, oid),
         )
         return line
 
@@ -232,6 +239,11 @@ def line_of(step: Step, oid: int | None) -> dict[str, Any]:
         "estimated_s": round(step.estimate.base_s, 3) if step.estimate else None,
         "undoes": step.undoes,
     }
+
+
+def renamed_to(step: Step) -> str:
+    """What the line of a build says once the index bears the name of another."""
+    return f"renamed to {step.name.name}"
 
 
 def end_of(outcome: Outcome) -> dict[str, Any]:

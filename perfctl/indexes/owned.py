@@ -20,7 +20,11 @@ def standing(journal: Sequence[Entry]) -> list[Entry]:
         for entry in journal
         if entry.state == "done" and entry.undoes in by_id and _finishes(entry, by_id[entry.undoes])
     }
-    done = [entry for entry in journal if entry.state == "done" and entry.undoes is None and entry.id not in undone]
+    done = [
+        entry
+        for entry in journal
+        if entry.state == "done" and entry.undoes is None and entry.id not in undone and not was_renamed(entry)
+    ]
     last = {entry.full_name: entry.id for entry in done if entry.kind == "create_index"}
     ended = set(own_drops(journal).values())
     # A comment goes with its index.
@@ -62,6 +66,11 @@ def _finishes(undo: Entry, done: Entry) -> bool:
     if done.kind == "drop_index" and done.comment is not None:
         return undo.kind in ("comment", "settle")
     return undo.kind != "drop_leftover"
+
+
+def was_renamed(entry: Entry) -> bool:
+    """True for the build of an index that has taken another's name since: that one's line stands for it."""
+    return entry.kind == "create_index" and entry.state == "done" and entry.undo is None
 
 
 def index_names(migrations: Sequence[Migration], wanted: Sequence[Wanted], seen: Snapshot) -> dict[Place, list[Name]]:

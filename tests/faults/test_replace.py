@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -203,6 +204,30 @@ def test_what_is_half_dropped_is_called_by_its_name(drifted: Project, database: 
     assert '"public.i_perfctl_old" is half dropped' in "".join(item["detail"] for item in ran.report["items"])
     assert drifted.apply().code == 0
     assert names(database) == {"i"}
+
+
+@fault(
+    37,
+    "an index is replaced by another definition",
+    does="writes down the build as done, under which name it goes on, and its seconds beside that name",
+)
+@pytest.mark.parametrize("kind", ["database", "file"])
+def test_the_journal_says_what_became_of_the_build(
+    drifted: Project, database: Database, tmp_path: Path, kind: str
+) -> None:
+    before = catalogue(database)
+    where = () if kind == "database" else ("--journal", f"file:{tmp_path / 'journal.jsonl'}")
+    assert drifted.apply("--replace", *where).code == 0
+    if kind == "database":
+        built, drop, swap, _ = journal(database, "kind, name, state, detail, undo IS NULL, build_s, size_bytes")
+        assert built[:5] == ("create_index", "i_perfctl_new", "done", "renamed to i", True)
+        assert drop[:3] == ("drop_index", "i", "done")
+        assert (swap[:3], swap[5:]) == (("create_index", "i", "done"), built[5:])
+        assert min(built[5:]) > 0
+    assert drifted.run("verify", *where).code == 0
+    assert drifted.rollback(*where).code == 0
+    assert catalogue(database) == before
+    assert drifted.rollback(*where).items == {}
 
 
 # perfctl dies

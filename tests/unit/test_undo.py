@@ -70,6 +70,14 @@ def test_a_build_that_did_not_end_well_stands_for_nothing(state: str) -> None:
     assert standing([entry(state=state)]) == []
 
 
+@pytest.mark.parametrize("end", [{"state": "done", "undo": None}, {"state": "failed"}])
+def test_a_build_that_was_renamed_stands_as_what_it_became(end: dict[str, Any]) -> None:
+    # Journals hold either end.
+    built = entry(name="i_perfctl_new", object_oid=201, detail="renamed to i", **end)
+    journal = [built, replace(DROPPED, id=2), entry(id=3, object_oid=201)]
+    assert [line.id for line in standing(journal)] == [2, 3]
+
+
 def test_what_was_built_anew_after_a_rollback_stands_again() -> None:
     journal = [entry(), entry(id=2, kind="drop_index", undoes=1), entry(id=3)]
     assert [line.id for line in standing(journal)] == [3]
