@@ -9,7 +9,7 @@ from perfctl.indexes.classify import Found, classify
 from perfctl.indexes.draft import Draft, Manner, Op, Selection, again, held_back
 from perfctl.indexes.model import Index, Plan, Snapshot, State, Step, Wanted, full, literal, quoted
 from perfctl.indexes.owned import index_names
-from perfctl.indexes.replacement import finish_drops, plan_replacement
+from perfctl.indexes.replacement import LEFT_BESIDE, finish_drops, left_beside, plan_replacement
 from perfctl.indexes.rights import missing_rights, no_temporary
 from perfctl.indexes.tree import plan_tree
 from perfctl.migrations.model import (
@@ -84,6 +84,10 @@ class _Planner:
         # While a unique leftover is there, an application's write that repeats a key fails: nothing comes before it.
         draft = self.draft
         draft.steps.sort(key=lambda step: not self._rejects_writes(step))
+        named = {w.name for w in self.by_place.values()} | {step.name for step in draft.steps}
+        taken = {before for step in draft.steps for before, _ in step.renames}
+        for index, remedy in left_beside(self.seen, named | taken):
+            draft.warnings[f'"{index.full_name}" was {LEFT_BESIDE}; {remedy} takes it off'] = None
         rights = missing_rights(draft.steps, self.seen, journal=draft.manner.journal)
         if self.cannot_compare:
             rights.append(no_temporary(self.seen.server))

@@ -69,7 +69,8 @@ def refused(plan: Plan) -> Refused | Denied:
         f"{line}: {refusal.why}" + (f"\n    = {refusal.remedy}" if refusal.remedy else "")
         for line, refusal in zip(lines, plan.refusals, strict=True)
     ]
-    text = "refused; nothing was changed\n  " + "\n  ".join("\n".join(reasons).splitlines())
+    warnings = [f"warning: {warning}" for warning in plan.warnings]
+    text = "refused; nothing was changed\n  " + "\n  ".join("\n".join([*reasons, *warnings]).splitlines())
     if all(refusal.denied for refusal in plan.refusals):
         return Denied(text)
     return Refused(text)

@@ -9,6 +9,7 @@ from perfctl.indexes.classify import Found, classify, dead
 from perfctl.indexes.figures import human_bytes
 from perfctl.indexes.model import Index, Snapshot, State, Wanted, full
 from perfctl.indexes.owned import abandoned, index_names, standing, unfinished
+from perfctl.indexes.replacement import LEFT_BESIDE, left_beside
 from perfctl.migrations.model import CreateIndex, DropIndex, Migration, Name
 from perfctl.report import Item, Status
 
@@ -50,7 +51,15 @@ def verify(
     items = [judge(w, seen, corruption) for w in last if w.name not in gone]
     items += [_judge_drop(name, seen, absent=absent) for name in sorted(gone, key=str)]
     named = {w.name for w in wanted if w.name not in gone}
-    return items + [_leftover(index, why) for index, why in dead(seen) if index.full_name not in named]
+    items += [_leftover(index, why) for index, why in dead(seen) if index.full_name not in named]
+    return items + _left_beside(last, seen)
+
+
+def _left_beside(wanted: Sequence[Wanted], seen: Snapshot) -> list[Item]:
+    return [
+        Item("index", str(index.full_name), Status.FINDING, LEFT_BESIDE, remedy, facts(index))
+        for index, remedy in left_beside(seen, {w.name for w in wanted})
+    ]
 
 
 def facts(index: Index) -> dict[str, Any]:
@@ -203,7 +212,7 @@ def status(migrations: Sequence[Migration], wanted: Sequence[Wanted], seen: Snap
     items += [
         Item("migration", str(name), Status.FINDING, "applied, but its file is not here") for name in sorted(forgotten)
     ]
-    return items
+    return items + _left_beside(wanted, seen)
 
 
 def _migration_item(

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
 from dataclasses import replace
 
 from perfctl.indexes.canonical_text import canonical_text
 from perfctl.indexes.classify import Found, broken
 from perfctl.indexes.draft import Draft, Op, Selection, again, held_back
-from perfctl.indexes.model import Index, State, Step, Wanted, full, literal, quoted
+from perfctl.indexes.model import Index, Snapshot, State, Step, Wanted, full, literal, quoted
+from perfctl.indexes.owned import abandoned, standing, unfinished
 from perfctl.indexes.partitioned import suffixed
 from perfctl.migrations.model import Name
 
@@ -85,6 +87,23 @@ def plan_replacement(
     if old.comment is not None and keep_comment:
         sql = f"COMMENT ON INDEX {full(op.name)} IS {literal(old.comment)}"
         draft.step(op, "comment", sql, None, "the old one's comment", table=wanted.table.full_name)
+
+
+def left_beside(seen: Snapshot, named: Container[Name] = ()) -> list[tuple[Index, str]]:
+    """The good indexes that perfctl built to take another's place and that nothing has put there, with the remedy.
+
+    Those that are ``named`` are somebody's business already.
+    """
+    begun = [*standing(seen.journal), *unfinished(seen.journal).values(), *abandoned(seen).values()]
+    made = {entry.full_name for entry in begun if entry.kind == "create_index"}
+    bases = [*seen.by_name, *(entry.full_name for entry in seen.journal if entry.schema)]
+    beside = dict.fromkeys(suffixed(base, NEW) for base in bases)
+    found = (seen.by_name[name] for name in beside if name in made and name in seen.by_name and name not in named)
+    return [(index, f"DROP INDEX CONCURRENTLY {full(index.full_name)}") for index in found if index.is_good]
+
+
+#: what is said of such an index
+LEFT_BESIDE = "built to take another index's place, and left beside it: every write pays for it"
 
 
 def _drop_replaced(name: Name, old: Index, *, undo: str | None, line: int | None = None) -> Step:

@@ -230,6 +230,25 @@ def test_the_journal_says_what_became_of_the_build(
     assert drifted.rollback(*where).items == {}
 
 
+@fault(
+    37,
+    "a replacement was built, and nobody wants it any more",
+    does="names it in plan, verify and status with the statement that drops it",
+)
+def test_a_replacement_that_nobody_takes_is_named(drifted: Project, database: Database) -> None:
+    killed_at(drifted, database, "built")
+    remedy = 'DROP INDEX CONCURRENTLY "public"."i_perfctl_new"'
+    refused = drifted.apply()
+    assert (refused.code, remedy in refused.stderr) == (4, True)
+    drifted.migration("1_a", "CREATE INDEX CONCURRENTLY i ON t (a);")
+    assert remedy in "".join(drifted.run("plan").report["notes"])
+    for command in ("verify", "status"):
+        item = drifted.run(command).items["public.i_perfctl_new"]
+        assert (item["status"], item["remedy"]) == ("finding", remedy)
+    assert drifted.rollback().code == 0
+    assert drifted.run("verify").code == 0
+
+
 # perfctl dies
 
 
