@@ -23,8 +23,8 @@ IMPURE = DRIVERS | {"os", "time", "random", "subprocess", "socket", "threading",
 IMPURE |= {"rich", "typer"}
 ASKING = {"now", "utcnow", "today", "open", "read_text", "read_bytes", "exists", "is_file", "print", "input"}
 PURE_NAMES = {
-    "canonical_text", "classify", "decide", "draft", "estimate", "gates", "items", "judge", "known_bad", "lint",
-    "model", "partitioned", "replacement", "resources", "rights", "running", "schedule", "tree", "undo",
+    "bringback", "canonical_text", "classify", "decide", "draft", "estimate", "gates", "items", "judge", "known_bad",
+    "lint", "model", "partitioned", "replacement", "resources", "rights", "running", "schedule", "tree", "undo",
 }  # fmt: skip
 
 

@@ -18,13 +18,12 @@ NEW, OLD = "perfctl_new", "perfctl_old"
 
 
 def finish_drops(draft: Draft, selection: Selection) -> None:
-    """An index that another one has taken the place of, and that a run which ended early did not drop."""
+    """An index that another one has taken the place of, and that a run or a rollback which ended early did not drop."""
     for entry in draft.seen.journal:
         index = draft.seen.by_oid.get(entry.object_oid or 0)
         if (
             entry.kind == "drop_index"
             and entry.state != "done"
-            and entry.undoes is None
             and index is not None
             and index.full_name == suffixed(entry.full_name, OLD)
             and selection.takes(entry.full_name)

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+from perfctl.indexes import bringback
 from perfctl.indexes.canonical_text import canonical_text
 from perfctl.indexes.draft import Selection
 from perfctl.indexes.model import Entry, Index, Plan, Refusal, Skipped, Snapshot, Step, full, literal, quoted
 from perfctl.indexes.owned import abandoned, began, own_drops, standing, unfinished
 from perfctl.indexes.partitioned import suffixed
-from perfctl.indexes.replacement import OLD
+from perfctl.indexes.replacement import NEW, OLD
 from perfctl.indexes.rights import missing_rights
 from perfctl.migrations.model import Name
 
@@ -38,7 +39,7 @@ def steps(
         and (to is None or entry.migration_number is None or entry.migration_number > to)
     ]
     # What an earlier step of this very run takes off is not in the way of a later one.
-    going = {entry.full_name for entry in chosen if entry.kind == "create_index"}
+    going = {e.full_name for e in chosen if e.kind == "create_index" and not bringback.swapped_back(e, seen.journal)}
     settled = _settled(chosen, seen.journal)
     coming = {entry.full_name for entry in chosen if entry.kind == "drop_index" and entry.id not in settled}
     parts = {
@@ -49,7 +50,11 @@ def steps(
     done: list[Step] = []
     skipped: list[Skipped] = []
     refusals: list[Refusal] = []
+    brought_back: set[int] = set()
+    beside = {suffixed(entry.full_name, NEW) for entry in chosen if _old(entry, seen, settled)}
     for entry in chosen:
+        if entry.id in brought_back or (entry.kind == "create_index" and entry.full_name in beside):
+            continue
         if entry.kind == "create_index" and (parent := parts.get(entry.full_name)):
             skipped.append(
                 Skipped("drop_index", entry.full_name, f'goes with "{parent.full_name}", which it is a part of')
@@ -63,9 +68,17 @@ def steps(
                 skipped.append(skip)
             case Refusal() as refusal:
                 refusals.append(refusal)
+            case [Step(kind="drop_index", called=None) as drop] if old := _old(entry, seen, settled):
+                brought_back.add(old.id)
+                match bringback.steps(entry, old, seen.by_name[entry.full_name], drop, seen):
+                    case Refusal() as refusal:
+                        refusals.append(refusal)
+                    case made:
+                        done += made if old.comment is None else [*made, _comment_again(old)]
             case made:
                 done.extend(made)
-    done += [step for entry in seen.journal if selection.takes(entry.full_name) for step in _put_back(entry, seen)]
+    left = (e for e in seen.journal if selection.takes(e.full_name) and e.id not in brought_back)
+    done += [step for entry in left for step in _put_back(entry, seen)]
     return Plan(tuple(done), tuple(skipped), (*refusals, *missing_rights(done, seen, journal=journal)))
 
 
@@ -73,6 +86,16 @@ def _settled(chosen: Sequence[Entry], journal: Sequence[Entry]) -> set[int]:
     """The lines to be taken back that need no statement: a build, and the drop that ended it."""
     ours = {entry.id for entry in chosen}
     return {line for pair in own_drops(journal).items() if ours.issuperset(pair) for line in pair}
+
+
+def _old(made: Entry, seen: Snapshot, settled: set[int]) -> Entry | None:
+    """What a good index has taken the place of; of one that is broken nothing is lost by dropping it first."""
+    index = seen.by_name.get(made.full_name)
+    if made.kind != "create_index" or index is None or not index.is_good or index.relkind == "I":
+        return None
+    old = bringback.replaced(made, seen)
+    # What perfctl had made itself does not come back either.
+    return None if old is None or old.id in settled else old
 
 
 def _put_back(entry: Entry, seen: Snapshot) -> list[Step]:
@@ -124,6 +147,10 @@ def _step(entry: Entry, kind: str, sql: str, why: str, oid: int | None = None) -
 
 
 def _undo_create(entry: Entry, seen: Snapshot, going: set[Name], *, named: bool) -> list[Step] | Skipped | Refusal:
+    if (half := bringback.swapped_back(entry, seen.journal)) is not None:
+        # What has its name now is the old one again: only the other's drop is left to do.
+        drop = _step(entry, "drop_index", half.statement, f"made by run {entry.run_id}", half.object_oid)
+        return [replace(drop, called=suffixed(entry.full_name, OLD), line=half.id)]
     index = seen.by_name.get(entry.full_name)
     if index is None:
         moved = seen.by_oid.get(entry.object_oid or 0)

@@ -249,6 +249,67 @@ def test_a_replacement_that_nobody_takes_is_named(drifted: Project, database: Da
     assert drifted.run("verify").code == 0
 
 
+# back again
+
+
+@fault(
+    37,
+    "a replacement is rolled back",
+    does="builds the old one beside, swaps the names at a stroke, and drops the new one: there is always one",
+)
+def test_at_every_instant_of_the_way_back_there_is_one(drifted: Project, database: Database) -> None:
+    before = catalogue(database)
+    assert drifted.apply("--replace").code == 0
+    with always_one(database), reader(database) as web:
+        process = drifted.start("rollback", "--yes")
+        until_it_sends(database, "DROP INDEX")
+        assert definition(database) == OLD
+        web.rollback()
+        ran = process.wait()
+    assert (ran.code, catalogue(database)) == (0, before)
+    assert drifted.rollback().items == {}
+    assert drifted.run("verify", "--absent").code == 0
+
+
+@fault(37, "the old definition cannot be built any more", does="keeps the new one, and says why")
+def test_a_way_back_that_fails_leaves_the_new_one(project: Project, database: Database) -> None:
+    table(database)
+    send(database, "CREATE UNIQUE INDEX i ON t (a)")
+    project.migration("1_a", "CREATE INDEX CONCURRENTLY i ON t (a, b);")
+    assert project.apply("--replace").code == 0
+    send(database, "INSERT INTO t VALUES (42, 1)")
+    with always_one(database):
+        ran = project.rollback()
+    assert "keys that repeat: (42) 2 times" in ran.stderr
+    assert (ran.code, names(database), definition(database)) == (4, {"i"}, NEW)
+    send(database, "DELETE FROM t WHERE ctid IN (SELECT max(ctid) FROM t WHERE a = 42)")
+    assert project.rollback().code == 0
+    assert (names(database), definition(database)) == ({"i"}, OLD.replace("CREATE", "CREATE UNIQUE"))
+
+
+@fault(37, "perfctl is killed while it takes a replacement back", does="goes on at the next rollback")
+@pytest.mark.parametrize("where", ["build", "built", "swapped", "half dropped"])
+def test_a_killed_way_back_is_gone_on_with(drifted: Project, database: Database, where: str) -> None:
+    before = catalogue(database)
+    assert drifted.apply("--replace").code == 0
+    with always_one(database):
+        killed_at(drifted, database, where, lambda: drifted.start("rollback", "--yes"))
+        assert drifted.rollback().code == 0
+    assert catalogue(database) == before
+    assert drifted.rollback().items == {}
+
+
+@fault(37, "perfctl is killed while it takes a replacement back", does="finishes the drop at the next apply too")
+def test_an_apply_finishes_the_drop_of_a_killed_way_back(drifted: Project, database: Database) -> None:
+    before = catalogue(database)
+    assert drifted.apply("--replace").code == 0
+    killed_at(drifted, database, "half dropped", lambda: drifted.start("rollback", "--yes"))
+    drifted.migration("1_a", "CREATE INDEX CONCURRENTLY i ON t (a);")
+    assert (drifted.apply().code, names(database)) == (0, {"i"})
+    assert drifted.rollback().code == 0
+    assert catalogue(database) == before
+
+
 # perfctl dies
 
 
