@@ -78,7 +78,9 @@ def _error(run: Run, ways: Ways) -> PerfctlError | None:
     left = len(run.ground.steps) - sum(1 for each in run.outcomes if each.result != "failed")
     if run.stopped_by is None and not run.errors:
         return None
-    stays = [f'"{name}": {what}' for name, what in run.leftovers.items()]
+    # Where nothing was changed nothing is left half done either.
+    trees = run.tasks.unfinished_trees() if changed else {}
+    stays = [f'"{name}": {what}' for name, what in (run.leftovers | trees).items()]
     hints = [f"to go on: {ways.resume}"]
     if ways.undo and changed:
         hints.append(f"to undo: {ways.undo}")

@@ -18,6 +18,7 @@ from perfctl.indexes.ledger import DatabaseJournal
 from perfctl.indexes.model import Step, full
 from perfctl.indexes.running import Live, Outcome, Progress, Timing, WaitedTooLong, waited
 from perfctl.indexes.statements import CANCEL_AGAIN_S, NO_LOCK, Again, Statements, milliseconds
+from perfctl.migrations.model import Name
 from perfctl.servers.postgres import Postgres
 
 #: SQLSTATEs: other objects depend on it; a deadlock; a repeated key
@@ -25,6 +26,9 @@ _STILL_NEEDED, _DEADLOCK, _REPEATED = "2BP01", "40P01", "23505"
 
 #: After a signal, for whoever sends one sends SIGKILL soon.
 _STOPPED_CLEANUP_S = 5.0
+
+#: of a step whose server did not come back
+_UNSEEN = "what became of it could not be seen; the next run looks, and clears away what is broken"
 
 
 class Tasks(Statements):
@@ -97,7 +101,7 @@ class Tasks(Statements):
         try:
             timing = yield from self.send(lane, step.sql, budget_s=self.limits.wait_budget_s, line=line)
         except ConnectionLost as lost:
-            made = yield from self._after_loss(lane, pid, lost)
+            made = yield from self._seen_after_loss(lane, pid, lost)
             if made is not None and made.is_good and _is_wanted(step, made):
                 return self._adopt(lane, made, "the connection was lost, the server went on and finished it")
             yield from self._clean_up(lane, lost)
@@ -170,6 +174,15 @@ class Tasks(Statements):
             self._heed_stop(lane)
         return builder, there
 
+    def _seen_after_loss(self, lane: Lane, pid: int, lost: ConnectionLost) -> Generator[None, None, Live | None]:
+        """As ``_after_loss``; where the server does not come back, the run says what that leaves open."""
+        assert lane.step is not None
+        try:
+            return (yield from self._after_loss(lane, pid, lost))
+        except (PerfctlError, KeyboardInterrupt):
+            self.run.leftovers[lane.step.actual] = _UNSEEN
+            raise
+
     def _after_loss(self, lane: Lane, pid: int, lost: ConnectionLost) -> Generator[None, None, Live | None]:
         """What became of a statement whose connection was lost: a fresh session asks, and waits for the old one."""
         assert lane.step is not None
@@ -219,7 +232,8 @@ class Tasks(Statements):
                 keys = yield from self._await(lane, lambda: keys_of(lane.pg, step))
                 yield from self._name_keys(lane, error, keys)
         except PerfctlError as second:
-            more, left_behind = f"; its invalid leftover stays ({second.message}) until the next run", True
+            stays = _UNSEEN if left is None else f"its invalid leftover stays ({second.message}) until the next run"
+            more, left_behind = f"; {stays}", True
         if left_behind:
             self.run.leftovers[step.name] = more.removeprefix("; ")
         if note:
@@ -323,7 +337,7 @@ class Tasks(Statements):
     def _after_loss_of(
         self, lane: Lane, step: Step, pid: int, lost: ConnectionLost
     ) -> Generator[None, None, Live | None]:
-        yield from self._after_loss(lane, pid, lost)
+        yield from self._seen_after_loss(lane, pid, lost)
         lane.renew(self.run.ground.connect())
         return self.look(step.actual)
 
@@ -412,6 +426,26 @@ class Tasks(Statements):
         took_s = time.monotonic() - started
         return Outcome(step, "changed", f'"{made_as.name}" took its place', took_s, 0.0, new.size_bytes, new.oid)
         yield  # a task is a generator even when it waits for nothing
+
+    def unfinished_trees(self) -> dict[Name, str]:
+        """The partitioned indexes that the run leaves without some of their parts, and which those are."""
+        settled = {id(outcome.step) for outcome in self.run.outcomes if outcome.result != "failed"}
+        missing: dict[Name, list[Name]] = {}
+        for step in self.run.ground.steps:
+            if step.kind == "attach_index" and step.parent and id(step) not in settled:
+                missing.setdefault(step.parent, []).append(step.name)
+        found: dict[Name, str] = {}
+        for whole, parts in missing.items():
+            names = ", ".join(f'"{part}"' for part in parts)
+            rest = f"without {names}; the next apply builds and attaches what is missing"
+            try:
+                there = self.look(whole)
+            except (PerfctlError, KeyboardInterrupt):
+                found[whole] = f"left {rest}"
+                continue
+            if there is not None and not there.is_valid:
+                found[whole] = f"it is not valid and no query uses it, {rest}"
+        return found
 
     def what_remains(self, lane: Lane) -> str:
         """What a run that leaves at once leaves behind of a step."""

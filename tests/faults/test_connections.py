@@ -66,6 +66,25 @@ def test_a_build_whose_connection_is_cut_is_adopted(far: Project, database: Data
     assert catalogue(database) == before
 
 
+@fault(
+    21,
+    "the connection is cut during a build, and the server is not to be reached again",
+    does="says that what became of the index could not be seen, and the next run clears it away",
+)
+def test_a_build_whose_server_is_gone_for_good(far: Project, database: Database, proxy: Proxy) -> None:
+    with held_at(database, SCANNING, lambda: far.start(*SEND)) as process:
+        (lost,) = builders(database)
+        proxy.close()
+        send(database, f"SELECT pg_cancel_backend({lost})")
+    ran = process.wait()
+    assert ran.code == 5
+    seen = '"public.i": what became of it could not be seen; the next run looks, and clears away what is broken'
+    assert seen in ran.report["error"]["message"]
+    until_idle(database)
+    assert flags(database, "i") not in (None, GOOD)
+    assert (elsewhere(far, database.dsn).apply().code, flags(database, "i")) == (0, GOOD)
+
+
 @fault(21, "the connection is cut during a build", does="goes on with the builds that are left")
 def test_a_run_whose_connection_is_cut_builds_the_rest(far: Project, database: Database, proxy: Proxy) -> None:
     table(database, "o")

@@ -273,6 +273,8 @@ def test_the_other_partitions_are_built_while_one_is_stuck(project18: Project, d
     assert ran.code == 5
     assert flags(database18, "p2_i") == GOOD
     assert not tree(database18)["i"]
+    said = '"public.i": it is not valid and no query uses it, without "public.p1_i"; the next apply builds'
+    assert said in ran.report["error"]["message"]
     assert project18.apply().code == 0
     assert tree(database18) == {"i": True, "p1_i": True, "p2_i": True}
 
