@@ -20,8 +20,8 @@ class Stop:
         """The number of the first signal; None while none has come."""
         return self._signum
 
-    def heard(self, signum: int, _: object = None) -> None:
-        """Take a signal, as a handler does. Raises LeaveNow for a second one while work may be left."""
+    def heard(self, signum: int) -> None:
+        """Take a signal. Raises LeaveNow for a second one while work may be left."""
         if self._signum is None:
             self._signum = signum
         # When a terminal is closed the kernel tells, and the shell tells its jobs: nobody is in more of a hurry.

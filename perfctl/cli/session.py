@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -110,7 +111,12 @@ class Session:
         if threading.current_thread() is not threading.main_thread():
             yield stop
             return
-        before = {signum: signal.signal(signum, stop.heard) for signum in stop_signals()}
+
+        def hear(signum: int, _: object) -> None:
+            _let_go_of_a_closed_terminal()
+            stop.heard(signum)
+
+        before = {signum: signal.signal(signum, hear) for signum in stop_signals()}
         try:
             yield stop
         finally:
@@ -225,6 +231,17 @@ def stop_signals() -> list[signal.Signals]:
     if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
         signals.append(signal.SIGHUP)
     return signals
+
+
+def _let_go_of_a_closed_terminal() -> None:
+    """What would be written to it goes nowhere: an error over that must not replace the run's own exit code."""
+    for stream in (1, 2):
+        try:
+            os.write(stream, b"")
+        except OSError as error:
+            # Any other is told where something is written.
+            if error.errno == errno.EIO:
+                os.dup2(os.open(os.devnull, os.O_WRONLY), stream)
 
 
 def console(stream: Any, color: str) -> Console:

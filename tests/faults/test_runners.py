@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -14,7 +17,7 @@ from perfctl.indexes.watcher import LOCK_KEY
 from tests.faults.declare import fault
 from tests.fix_builds import BEFORE_BUILD, BEFORE_VALIDATION, OLD_SNAPSHOTS, oid, phases
 from tests.fix_catalogue import catalogue, flags, journal, names
-from tests.fix_perfctl import Project, new_project, until
+from tests.fix_perfctl import ROOT, Project, new_project, until
 from tests.fix_phases import (
     PHASE_IDS,
     PHASES,
@@ -321,6 +324,35 @@ def test_a_closed_terminal_ends_a_build_and_leaves_nothing(slow: Project, databa
         assert (catalogue(database), sessions(database)) == (before, [])
     assert (ran.code, ran.report["exit_name"]) == (129, "stopped")
     assert 'stopped at "public.i": 0 done, 1 left' in ran.stderr
+
+
+@fault(
+    22,
+    "the terminal is closed, or the ssh session dropped, over a build",
+    does="cancels the build, drops its leftover, writes the journal, exits 129",
+)
+@pytest.mark.usefixtures("hangup")
+def test_a_terminal_that_is_gone_does_not_change_the_exit_code(slow: Project, database: Database) -> None:
+    before = catalogue(database)
+    ours, theirs = os.openpty()
+    # The terminal becomes its own, so that the kernel tells it when that is closed.
+    own = "import fcntl, os, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); os.execv(sys.executable, sys.argv[1:])"
+    command = [sys.executable, "-m", "perfctl", "indexes", *SEND, "--quiet", "--config", str(slow.config)]
+    with subprocess.Popen(
+        [sys.executable, "-c", own, *command],
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        cwd=ROOT,
+        start_new_session=True,
+    ) as started:
+        os.close(theirs)
+        with old_snapshot(database):
+            until(lambda: phases(database) == [OLD_SNAPSHOTS] or started.poll() is not None)
+            os.close(ours)
+            assert started.wait(30.0) == 129
+        assert (catalogue(database), sessions(database)) == (before, [])
+    assert journal(database, "name, state, detail") == [("i", "failed", "stopped")]
 
 
 @fault(
