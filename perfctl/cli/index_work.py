@@ -38,6 +38,9 @@ from perfctl.report import Item, Report, Status
 from perfctl.servers.disk import free_bytes
 from perfctl.servers.postgres import Postgres
 
+#: plain builds of a table that take longer are not begun while anybody is seen to write there at all
+_LONG_OFFLINE_S = 10.0
+
 
 @dataclass(frozen=True, slots=True)
 class Job:
@@ -260,10 +263,13 @@ def _refuse_standby(seen: Snapshot) -> None:
 
 
 def _built_offline(made: Plan, seen: Snapshot) -> list[int]:
-    """The tables that plain builds would keep writers off."""
+    """The tables that plain builds would keep writers off for long; short builds are over before a look is."""
     oids = _oids(seen)
-    plain = {step.table for step in made.steps if step.kind == "create_index" and not step.concurrent and step.table}
-    return [oids[name] for name in plain if name in oids]
+    seconds: dict[Name, float] = {}
+    for step in made.steps:
+        if step.kind == "create_index" and not step.concurrent and step.table:
+            seconds[step.table] = seconds.get(step.table, 0.0) + (step.estimate.seconds if step.estimate else 0.0)
+    return [oids[name] for name, work_s in seconds.items() if name in oids and work_s > _LONG_OFFLINE_S]
 
 
 def _carry_out(
