@@ -9,7 +9,7 @@ from types import FrameType
 
 import typer
 
-from perfctl.cli import config, demo, indexes, verify
+from perfctl.cli import config, demo, explain, indexes, verify
 from perfctl.cli.session import stop_signals
 from perfctl.errors import StopRequested
 
@@ -28,6 +28,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.add_typer(indexes.app)
+app.add_typer(explain.app)
 app.add_typer(config.app)
 app.add_typer(demo.app)
 verify.add_to(app)

@@ -45,6 +45,8 @@ class Session:
         self._pooled = False
         #: the body has said its result in words as it went; only the other forms are left to write
         self.told = False
+        #: what ``--format json`` prints instead of the report, where the result has a form of its own
+        self.own_json: str | None = None
 
     def close(self) -> None:
         """Close every server that was opened."""
@@ -331,6 +333,8 @@ def _finish(session: Session, report: Report) -> None:
         from perfctl.render.json import as_dict
 
         session.event(event="report", **as_dict(report))
+    elif options.format == "json" and session.own_json is not None and report.error is None:
+        sys.stdout.write(session.own_json + "\n")
     elif options.format == "json":
         sys.stdout.write(to_text(report, "json"))
     elif not session.told and (report.items or report.notes or report.error is None):

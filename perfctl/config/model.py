@@ -6,7 +6,7 @@ The names in Python carry units (``wait_budget_s``); the alias is the key in the
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, PrivateAttr, ValidationInfo, field_validator, model_validator
 
@@ -120,11 +120,32 @@ class Indexes(Section):
     )
 
 
+class InlineQuery(Section):
+    """A query that stands in this file."""
+
+    name: t.Text = Field(description="Its name")
+    sql: t.Text = Field(description="One statement; parameters as :name or %(name)s")
+    purpose: t.Text = Field("", description="What it is for")
+    params: dict[str, Any] = Field({}, description="name: value, or name: {type: bigint, value: 42}")
+    sets: dict[str, dict[str, Any]] = Field({}, description="Further values to plan with, by the set's name")
+    rules: tuple[dict[str, Any], ...] = Field((), strict=False, description="What its plans have to hold to")
+    override: dict[str, t.Text] = Field({}, description="Rules of all queries that it puts aside, each with a reason")
+
+
 class Queries(Section):
     """The queries that have to stay fast."""
 
-    dir: t.Folder = Field(
-        as_written("sql/queries"), description="Folder of queries, one a file, relative to this file's"
+    dir: t.Folder = Field(as_written("sql/queries"), description="Folder of .sql files, relative to this file's")
+    inline: tuple[InlineQuery, ...] = Field((), strict=False, description="Queries that stand here")
+    rules: tuple[dict[str, Any], ...] = Field((), strict=False, description="What the plans of all have to hold to")
+    baselines: t.Folder = Field(
+        as_written("sql/baselines"), description="Folder of the accepted plans, relative to this file's"
+    )
+    generic: t.Switch = Field(True, description="Look at the plan for any value of the parameters too")
+    analyze: t.Switch = Field(False, description="Run the queries that may be run: EXPLAIN ANALYZE")
+    timeout_s: t.Duration = Field(as_written("10s"), alias="timeout", description="For one EXPLAIN")
+    lock_timeout_s: t.Duration = Field(
+        as_written("1s"), alias="lock_timeout", description="For a table that is locked against readers"
     )
 
 

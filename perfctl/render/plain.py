@@ -30,6 +30,7 @@ def render(report: Report, *, colour: bool = False) -> str:
         lines += [f"{indent}{escape(line)}" for line in rest]
         if statement := item.data.get("statement"):
             lines += [f"{indent}{escape(line)}" for line in str(statement).splitlines()]
+        lines += [f"{indent}{escape(line['text'])}" for line in item.data.get("lines", ())]
         lines += [f"{indent}waits for {escape(who)}" for who in item.data.get("waits_for", ())]
         if item.remedy:
             lines.append(f"{indent}= {escape(item.remedy)}")

@@ -25,6 +25,10 @@ STYLES = {
 }
 
 
+#: lines of a drawing that are to be seen
+_MARKS = {"heavy": "bold yellow", "off": "bold red"}
+
+
 def render(report: Report, console: Console) -> None:
     """Print it. Names and texts are never read as markup."""
     if console.width < NARROW:
@@ -52,6 +56,9 @@ def _detail(item: Item) -> Text:
     text = Text("\n".join(escape(line) for line in item.detail.splitlines()))
     if statement := item.data.get("statement"):
         text.append("\n" + "\n".join(escape(line) for line in str(statement).splitlines()), style="dim")
+    for line in item.data.get("lines", ()):
+        lead = "\n" if text else ""
+        text.append(lead + escape(line["text"]), style=_MARKS.get(line["mark"], ""))
     for who in item.data.get("waits_for", ()):
         text.append(f"\nwaits for {escape(who)}", style="yellow")
     if item.remedy:

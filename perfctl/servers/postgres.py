@@ -159,6 +159,44 @@ class Postgres:
                 self._conn.rollback()
             raise
 
+    def read_only(
+        self, statements: Sequence[tuple[str, Sequence[str | None]]], settings: Mapping[str, str]
+    ) -> list[list[tuple[Any, ...]] | PerfctlError]:
+        """Send statements in one READ ONLY transaction that is rolled back, without waiting for each one's answer.
+
+        Each goes by the extended protocol, so a text with two statements is an error. Returns their rows; the first
+        failure is the last answer, for what is behind it was not looked at. ``settings`` hold in the transaction.
+        """
+        names = [word for pair in settings.items() for word in pair]
+        calls = ", ".join(f"set_config(${n}, ${n + 1}, true)" for n in range(1, len(names), 2))
+        head = [("BEGIN READ ONLY", ()), (f"SELECT {calls}", names)]
+        sent = [(psycopg.RawCursor(self._conn), *statement) for statement in (*head, *statements)]
+        error: PerfctlError | None = None
+        try:
+            with self._traced("; ".join(text for text, _ in statements)), self._conn.pipeline() as pipeline:
+                try:
+                    for cursor, text, values in sent:
+                        cursor.execute(text.encode(), values or None)
+                    pipeline.sync()
+                except psycopg.Error as failed:
+                    error = translate(failed)
+                    # What stood behind it is answered too: that it was passed over.
+                    for _ in sent:
+                        with suppress(psycopg.errors.PipelineAborted):
+                            pipeline.sync()
+        except PerfctlError as failed:
+            error = failed
+        finally:
+            # A connection that is gone has rolled back already, and its error is the one that counts.
+            with suppress(psycopg.Error):
+                self._conn.rollback()
+        answers: list[list[tuple[Any, ...]] | PerfctlError] = []
+        for cursor, _, _ in sent[len(head) :]:
+            if cursor.pgresult is None:
+                break
+            answers.append(cursor.fetchall() if cursor.description else [])
+        return answers if error is None else [*answers, error]
+
     @contextmanager
     def _traced(self, statement: str) -> Iterator[None]:
         started = time.monotonic()
@@ -197,7 +235,9 @@ class Postgres:
 
     def current(self, names: Sequence[str]) -> dict[str, str]:
         """What some settings are now, by name."""
-        rows = self.values("SELECT name, pg_catalog.current_setting(name) FROM unnest(%s::text[]) AS name", (names,))
+        rows = self.values(
+            "SELECT name, pg_catalog.current_setting(name) FROM unnest(%s::text[]) AS name", (list(names),)
+        )
         return dict(rows)
 
     def hang_up(self) -> None:

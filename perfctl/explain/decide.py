@@ -1,0 +1,192 @@
+"""What the plans of the hot queries are worth: one item a query. Pure: records in, items out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from perfctl.errors import PerfctlError, exit_code_of
+from perfctl.explain.model import Node, Plan
+from perfctl.explain.rule import BadRule, Evidence, Rule, State, Verdict, cannot_tell, human
+from perfctl.explain.rules import RULES, read
+from perfctl.hotqueries.model import Expectation, HotQuery, Problem
+from perfctl.report import Item, Status
+
+
+@dataclass(frozen=True, slots=True)
+class Ruled:
+    """A rule of one query, and what it was made of."""
+
+    said: Expectation
+    rule: Rule
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """A query, the rules that it is held to, and those that it puts aside."""
+
+    query: HotQuery
+    rules: tuple[Ruled, ...]
+    aside: tuple[Expectation, ...] = ()
+
+    @property
+    def takes_a_run(self) -> bool:
+        """Some rule needs EXPLAIN ANALYZE."""
+        return any(each.rule.takes_a_run for each in self.rules)
+
+
+@dataclass(frozen=True, slots=True)
+class Looked:
+    """What came of looking at one query: the evidence from each angle, and why an angle has none."""
+
+    evidence: tuple[Evidence, ...] = ()
+    failures: Mapping[str, PerfctlError] = field(default_factory=dict)
+
+
+def subject(query: HotQuery, everybody: Sequence[Expectation]) -> Subject | Problem:
+    """The query with its own rules and those of all, or what is wrong with them."""
+    aside = {each.key for each in query.overrides}
+    common = [each for each in everybody if each.key not in aside]
+    for each in query.overrides:
+        if each.key not in RULES:
+            return _bad(query, each, f'unknown rule "{each.key}"; known: {", ".join(RULES)}')
+        if not (each.reason or "").strip():
+            return _bad(query, each, f"{each.key} is put aside without a reason")
+    ruled: list[Ruled] = []
+    for said in (*query.rules, *common):
+        try:
+            ruled.append(Ruled(said, read(said.key, said.value)))
+        except BadRule as bad:
+            return _bad(query, said, str(bad))
+    if (clash := _contradiction(ruled)) is not None:
+        return _bad(query, clash[0].said, clash[1])
+    return Subject(query, tuple(ruled), query.overrides)
+
+
+def _bad(query: HotQuery, said: Expectation, message: str) -> Problem:
+    return Problem(query.name, message, said.file or query.file, said.line or query.line)
+
+
+def _contradiction(ruled: Sequence[Ruled]) -> tuple[Ruled, str] | None:
+    """Two rules that no plan can hold to."""
+    required = {t: each for each in ruled if each.said.key == "require" for t in getattr(each.rule, "types", ())}
+    for each in ruled:
+        if each.said.key == "forbid":
+            for kind in getattr(each.rule, "types", ()):
+                if kind in required:
+                    return each, f"{kind} is required and forbidden"
+    ranges = [each for each in ruled if each.said.key == "rows"]
+    for one in ranges:
+        for other in ranges:
+            if getattr(one.rule, "low", 0) > getattr(other.rule, "high", 0):
+                return one, "two ranges of rows that do not meet"
+    if "Sort" in required and any(each.said.key == "sort" for each in ruled):
+        return required["Sort"], "Sort is required, and sort is absent"
+    return None
+
+
+#: judges a rule once more on plans that were made with slightly other costs; True when some of them hold
+Tie = Callable[[Subject, Evidence, Ruled], bool]
+
+
+def item(subject: Subject, looked: Looked, tie: Tie) -> Item:
+    """What is to be said of a query."""
+    query = subject.query
+    found: list[tuple[str, Ruled, Verdict]] = []
+    for evidence in looked.evidence:
+        for ruled in subject.rules:
+            verdict = ruled.rule.judge(evidence)
+            if verdict.state is State.FAILS and ruled.rule.may_tie and tie(subject, evidence, ruled):
+                verdict = cannot_tell(f"{verdict.saw}: a tie, for with costs 5 % off the plan is another one")
+            found.append((evidence.angle, ruled, verdict))
+    data: dict[str, Any] = {
+        "file": query.file,
+        "line": query.line,
+        "angles": [_angle(each) for each in looked.evidence],
+        "rules": [_rule(angle, ruled, verdict) for angle, ruled, verdict in found],
+    }
+    failing = [each for each in found if each[2].state is State.FAILS]
+    unsure = [each for each in found if each[2].state is State.CANNOT_TELL]
+    lines = [f"{angle}: {error.message}" for angle, error in looked.failures.items()]
+    lines += [_finding(*each, one=len(looked.evidence) == 1) for each in failing]
+    lines += dict.fromkeys(f"cannot tell: {ruled.said.key}: {verdict.saw}" for _, ruled, verdict in unsure)
+    lines += [f"{each.key} put aside: {each.reason}" for each in subject.aside]
+    if failing:
+        cures = dict.fromkeys(verdict.cure for _, _, verdict in failing if verdict.cure)
+        return Item("query", query.name, Status.FINDING, "\n".join(lines), "; ".join(cures) or None, data)
+    if looked.failures:
+        error = next(iter(looked.failures.values()))
+        data |= {"exit_code": exit_code_of(error), "class": type(error).__name__}
+        return Item("query", query.name, Status.UNKNOWN, "\n".join(lines), error.hint, data)
+    holding = [each for each in found if each[2].state is State.HOLDS]
+    status = Status.SKIPPED if found and not holding else Status.OK
+    return Item("query", query.name, status, "\n".join([*_good(looked, holding), *lines]), None, data)
+
+
+def _good(looked: Looked, holding: Sequence[tuple[str, Ruled, Verdict]]) -> list[str]:
+    said = dict.fromkeys(verdict.saw for _, ruled, verdict in holding if verdict.saw)
+    if said:
+        return ["; ".join(said)]
+    reads = dict.fromkeys(
+        str(node) for each in looked.evidence for node in each.plan.nodes() if node.relation is not None
+    )
+    return ["; ".join(reads) or "reads no table"]
+
+
+def _finding(angle: str, ruled: Ruled, verdict: Verdict, *, one: bool) -> str:
+    where = "" if one else f" ({angle})"
+    part = f"\n  {node_line(verdict.part)}" if verdict.part else ""
+    return f"{ruled.said.key}{where}: {verdict.saw}{part}"
+
+
+def node_line(node: Node) -> str:
+    """A node with its figures and conditions, in a line."""
+    figures = f"cost {human(node.cost)}, rows {human(node.rows)}"
+    if node.actual_rows is not None:
+        figures += f", came {human(node.actual_rows)} × {human(node.loops or 0)}"
+    words = "; ".join(f"{key}: {text}" for key, text in node.conditions)
+    return f"{node} ({figures})" + (f" {words}" if words else "")
+
+
+def _angle(evidence: Evidence) -> dict[str, Any]:
+    plan = evidence.plan
+    return {
+        "name": evidence.angle,
+        "access": [" ".join(filter(None, access)) for access in plan.access],
+        "cost": plan.root.cost,
+        "rows": plan.root.rows,
+        "planning_ms": plan.planning_ms,
+        **({"small_tables": [str(relation) for relation in evidence.small]} if evidence.small else {}),
+        **(_ran(evidence.ran) if evidence.ran else {}),
+    }
+
+
+def _ran(plan: Plan) -> dict[str, Any]:
+    root = plan.root
+    return {
+        "actual_rows": root.actual_rows,
+        "blocks": root.blocks,
+        "temp_blocks": root.temp_blocks,
+        "execution_ms": plan.execution_ms,
+    }
+
+
+def _rule(angle: str, ruled: Ruled, verdict: Verdict) -> dict[str, Any]:
+    return {
+        "rule": ruled.said.key,
+        "value": ruled.said.value,
+        "angle": angle,
+        "state": str(verdict.state),
+        "saw": verdict.saw,
+        "node": node_line(verdict.part) if verdict.part else None,
+        "file": ruled.said.file,
+        "line": ruled.said.line,
+    }
+
+
+def problem(found: Problem) -> Item:
+    """A query that cannot be looked at as it is written: something to mend in the repository."""
+    message = f"{found.file}:{found.line}: {found.message}"
+    data = {"file": found.file, "line": found.line, "exit_code": 2, "class": "UsageError"}
+    return Item("query", found.name, Status.UNKNOWN, message, found.hint, data)

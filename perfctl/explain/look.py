@@ -1,0 +1,179 @@
+"""Brings together what is needed to judge the hot queries: which plans to ask for, and in which order."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+from perfctl.errors import PerfctlError, UsageError
+from perfctl.explain import observe
+from perfctl.explain.decide import Looked, Ruled, Subject
+from perfctl.explain.model import GENERIC, Catalogue, Plan
+from perfctl.explain.observe import Limits, Request
+from perfctl.explain.rule import SMALL_PAGES, Evidence, State
+from perfctl.servers.postgres import Postgres
+
+#: Can an index serve it? The scan is still there where none can.
+_WITHOUT_SEQ_SCANS = {"enable_seqscan": "off"}
+
+#: Costs a little off their values: plans that change with them were as good as each other.
+_SHAKE = 1.05
+_SHAKEN = ("random_page_cost", "seq_page_cost", "cpu_tuple_cost", "cpu_index_tuple_cost", "cpu_operator_cost")
+
+
+@dataclass(frozen=True, slots=True)
+class Manner:
+    """What to look at."""
+
+    limits: Limits = field(default_factory=Limits)
+    #: run the queries that may be run
+    analyze: bool = False
+    #: look at the plan for any value too
+    generic: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class _Angle:
+    subject: Subject
+    name: str
+    values: tuple[str | None, ...] | None
+
+
+def look(pg: Postgres, subjects: Sequence[Subject], manner: Manner) -> list[Looked]:
+    """What there is to see of each query, in their order."""
+    angles, failures = _angles(subjects, manner)
+    plain = observe.plans(pg, [Request(each.subject.query, each.values) for each in angles], manner.limits)
+    planned = [(angle, plan) for angle, plan in zip(angles, plain, strict=True) if isinstance(plan, Plan)]
+    for angle, error in zip(angles, plain, strict=True):
+        if isinstance(error, PerfctlError):
+            failures[id(angle.subject)][angle.name] = error
+    facts = observe.catalogue(pg, (relation for _, plan in planned for relation in plan.relations))
+    served = _served(pg, planned, facts, manner)
+    ran, not_run = _run(pg, planned, manner)
+    generic = {id(angle.subject): plan for angle, plan in planned if angle.values is None}
+    evidence: dict[int, list[Evidence]] = {id(subject): [] for subject in subjects}
+    for angle, plan in planned:
+        evidence[id(angle.subject)].append(
+            Evidence(
+                angle=angle.name,
+                plan=plan,
+                catalogue=facts,
+                ran=ran.get(id(angle)),
+                why_not_run=not_run.get(id(angle)),
+                served=served.get(id(angle)),
+                generic=generic.get(id(angle.subject)),
+            )
+        )
+    return [Looked(tuple(evidence[id(subject)]), failures[id(subject)]) for subject in subjects]
+
+
+def requests(subject: Subject, manner: Manner) -> list[tuple[str, Request]]:
+    """What would be asked for of a query at first, by angle."""
+    angles, _ = _angles([subject], manner)
+    found = [(angle.name, Request(subject.query, angle.values)) for angle in angles]
+    if manner.analyze and subject.query.why_not_run is None:
+        found += [(a.name, Request(subject.query, a.values, run=True)) for a in angles if a.values is not None]
+    return found
+
+
+def _angles(subjects: Sequence[Subject], manner: Manner) -> tuple[list[_Angle], dict[int, dict[str, PerfctlError]]]:
+    angles: list[_Angle] = []
+    failures: dict[int, dict[str, PerfctlError]] = {id(subject): {} for subject in subjects}
+    for subject in subjects:
+        query = subject.query
+        for values in query.sets:
+            try:
+                angles.append(_Angle(subject, values.name, query.bound(values)))
+            except KeyError as missing:
+                failures[id(subject)][values.name] = UsageError(
+                    f'parameter "{missing.args[0]}" has no value',
+                    hint=f"-- param: {missing.args[0]} TYPE = 'VALUE' above the query",
+                )
+        # Text without values, as pg_stat_statements keeps it, has no other plan.
+        if query.parameters and (manner.generic or not query.sets):
+            angles.append(_Angle(subject, GENERIC, None))
+    return angles, failures
+
+
+def _served(pg: Postgres, planned: Sequence[tuple[_Angle, Plan]], facts: Catalogue, manner: Manner) -> dict[int, Plan]:
+    """The plans without sequential scans of what reads a small table."""
+    small = {relation for relation, table in facts.tables.items() if table.pages <= SMALL_PAGES}
+    asked = [angle for angle, plan in planned if plan.relations & small]
+    requests = [Request(each.subject.query, each.values, _WITHOUT_SEQ_SCANS) for each in asked]
+    answers = observe.plans(pg, requests, manner.limits)
+    return {id(angle): plan for angle, plan in zip(asked, answers, strict=True) if isinstance(plan, Plan)}
+
+
+def _run(
+    pg: Postgres, planned: Sequence[tuple[_Angle, Plan]], manner: Manner
+) -> tuple[dict[int, Plan], dict[int, str]]:
+    """The runs that were asked for, each warmed by one before it; and why others were not made."""
+    if not manner.analyze:
+        return {}, {}
+    ran: dict[int, Plan] = {}
+    why: dict[int, str] = {}
+    chosen = [(angle, plan) for angle, plan in planned if angle.values is not None]
+    volatile = observe.volatile(pg, (angle.subject.query for angle, _ in chosen))
+    for angle, plan in chosen:
+        query = angle.subject.query
+        if (reason := _must_not_run(angle, plan, volatile.get(query.name))) is not None:
+            why[id(angle)] = reason
+            continue
+        request = Request(query, angle.values, run=True)
+        for _ in range(2):
+            (answer,) = observe.plans(pg, [request], manner.limits)
+            if isinstance(answer, PerfctlError):
+                why[id(angle)] = answer.message
+                ran.pop(id(angle), None)
+                break
+            ran[id(angle)] = answer
+    return ran, why
+
+
+def _must_not_run(angle: _Angle, plan: Plan, volatile: str | None) -> str | None:
+    if (reason := angle.subject.query.why_not_run) is not None:
+        return reason
+    writes = {"Insert", "Update", "Delete", "Merge", "ModifyTable", "LockRows"}
+    if any(node.type in writes for node in plan.nodes()):
+        return "its plan writes or locks rows"
+    if volatile is not None:
+        return f"it calls {volatile}, which is volatile and may change something"
+    return None
+
+
+class Ties:
+    """Judges a rule once more with costs a little off: what then holds was decided by a tie."""
+
+    def __init__(self, pg: Postgres, manner: Manner) -> None:
+        self._pg = pg
+        self._manner = manner
+        self._costs: dict[str, float] | None = None
+        self._plans: dict[tuple[str, str], list[Plan]] = {}
+
+    def __call__(self, subject: Subject, evidence: Evidence, ruled: Ruled) -> bool:
+        """True when the rule holds in one of the plans."""
+        others = self.plans(subject, evidence.angle)
+        return any(
+            ruled.rule.judge(replace(evidence, plan=plan)).state is State.HOLDS
+            for plan in others
+            if plan.access != evidence.plan.access or plan.shape != evidence.plan.shape
+        )
+
+    def plans(self, subject: Subject, angle: str) -> list[Plan]:
+        """The plans of that angle with each cost a little up, and a little down."""
+        key = (subject.query.name, angle)
+        if key not in self._plans:
+            values = None
+            if angle != GENERIC:
+                values = subject.query.bound(next(each for each in subject.query.sets if each.name == angle))
+            shaken = [{name: f"{value * by:.6g}"} for name, value in self._now().items() for by in (_SHAKE, 1 / _SHAKE)]
+            answers = observe.plans(
+                self._pg, [Request(subject.query, values, each) for each in shaken], self._manner.limits
+            )
+            self._plans[key] = [plan for plan in answers if isinstance(plan, Plan)]
+        return self._plans[key]
+
+    def _now(self) -> dict[str, float]:
+        if self._costs is None:
+            self._costs = {name: float(value) for name, value in self._pg.current(_SHAKEN).items()}
+        return self._costs

@@ -1,0 +1,192 @@
+"""What EXPLAIN shows of a statement, and what the catalogue says of the tables in it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+#: the angle of a plan that is made without looking at the parameters' values
+GENERIC = "generic plan"
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Relation:
+    """A table, a materialized view or a partition."""
+
+    schema: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.schema}.{self.name}"
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """One node of a plan. Rows are those of one execution, blocks count all executions and all below it."""
+
+    type: str
+    rows: float
+    cost: float
+    startup_cost: float
+    width: int
+    relation: Relation | None = None
+    alias: str | None = None
+    index: str | None = None
+    #: what filters, joins and sorts it, as PostgreSQL prints it: ``Index Cond``, ``Filter``, ``Sort Key``
+    conditions: tuple[tuple[str, str], ...] = ()
+    join_type: str | None = None
+    #: Outer, Inner, InitPlan, SubPlan, Member
+    relationship: str | None = None
+    subplan: str | None = None
+    workers_planned: int = 0
+    #: partitions that were put aside while the plan was made ready to run
+    removed: int = 0
+    actual_rows: float | None = None
+    loops: int | None = None
+    #: shared blocks, hit and read
+    blocks: int | None = None
+    temp_blocks: int | None = None
+    heap_fetches: int | None = None
+    lossy_blocks: int | None = None
+    rows_removed: float | None = None
+    plans: tuple[Node, ...] = ()
+
+    @property
+    def is_scan(self) -> bool:
+        """It reads a relation, rather than rows of other nodes."""
+        return self.relation is not None
+
+    def walk(self) -> Iterator[Node]:
+        """This node and all below it, the root first."""
+        yield self
+        for plan in self.plans:
+            yield from plan.walk()
+
+    @property
+    def q_error(self) -> float | None:
+        """How far the estimate is off, as a factor from 1; both sides count at least one row.
+
+        None where it was not run, or never executed. (Moerkotte, Neumann, Steidl: Preventing Bad Plans by Bounding
+        the Impact of Cardinality Estimation Errors, VLDB 2009.)
+        """
+        if self.actual_rows is None or not self.loops:
+            return None
+        estimated, actual = max(1.0, self.rows), max(1.0, self.actual_rows)
+        return max(estimated / actual, actual / estimated)
+
+    def __str__(self) -> str:
+        words = self.type
+        if self.index:
+            words += f" using {self.index}"
+        if self.relation and self.type != "Bitmap Index Scan":
+            words += f" on {self.relation}"
+            if self.alias and self.alias != self.relation.name:
+                words += f" {self.alias}"
+        return words
+
+
+#: how a relation is read: the node's type, the relation, the index
+Access = tuple[str, str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """One statement's plan."""
+
+    root: Node
+    #: settings that bear on plans and are not at their default
+    settings: Mapping[str, str] = field(default_factory=dict)
+    planning_ms: float | None = None
+    execution_ms: float | None = None
+    #: as PostgreSQL printed it
+    raw: Mapping[str, Any] = field(default_factory=dict)
+
+    def nodes(self) -> Iterator[Node]:
+        """Every node, the root first."""
+        return self.root.walk()
+
+    @property
+    def access(self) -> tuple[Access, ...]:
+        """How each relation is read, sorted; each occurrence counts."""
+        return tuple(sorted((n.type, str(n.relation), n.index or "") for n in self.nodes() if n.relation is not None))
+
+    @property
+    def shape(self) -> str:
+        """Node types, relations, indexes and join types as a nested text, without any figure."""
+        return _shape(self.root)
+
+    @property
+    def relations(self) -> frozenset[Relation]:
+        """Every relation that it reads."""
+        return frozenset(node.relation for node in self.nodes() if node.relation is not None)
+
+    @property
+    def was_run(self) -> bool:
+        """It has actual figures."""
+        return self.root.actual_rows is not None
+
+
+def _shape(node: Node) -> str:
+    inner = ", ".join(map(_shape, node.plans))
+    join = f" {node.join_type}" if node.join_type and node.join_type != "Inner" else ""
+    return f"{node}{join}" + (f"({inner})" if inner else "")
+
+
+@dataclass(frozen=True, slots=True)
+class TableFacts:
+    """A relation as the planner sees it: pages by the file's size now, rows as of the last ANALYZE (-1: never)."""
+
+    oid: int
+    schema: str
+    name: str
+    relkind: str
+    pages: int
+    rows: float
+    #: the partitioned table at the top, where it is a partition
+    root_schema: str | None
+    root_name: str | None
+    #: leaf partitions, where it is partitioned itself
+    partitions: int
+
+    @property
+    def relation(self) -> Relation:
+        """Schema and name."""
+        return Relation(self.schema, self.name)
+
+    @property
+    def root(self) -> Relation | None:
+        """The partitioned table at the top."""
+        return Relation(self.root_schema, self.root_name) if self.root_schema and self.root_name else None
+
+
+@dataclass(frozen=True, slots=True)
+class IndexFacts:
+    """An index of a table: its key columns in order, expressions as PostgreSQL prints them."""
+
+    schema: str
+    table: str
+    name: str
+    method: str
+    keys: list[str]
+    is_usable: bool
+    definition: str
+    #: the index of the partitioned table that it is a part of
+    part_of: str | None
+
+    @property
+    def relation(self) -> Relation:
+        """Its table."""
+        return Relation(self.schema, self.table)
+
+
+@dataclass(frozen=True, slots=True)
+class Catalogue:
+    """What the catalogue says of all tables in the plans at hand."""
+
+    tables: Mapping[Relation, TableFacts] = field(default_factory=dict)
+    indexes: tuple[IndexFacts, ...] = ()
+
+    def index(self, name: str, relation: Relation | None = None) -> IndexFacts | None:
+        """The index of that name, on that table where one is given."""
+        return next((i for i in self.indexes if i.name == name and relation in (None, i.relation)), None)

@@ -1,0 +1,156 @@
+"""Asks the server for plans, many in one breath, in read-only transactions that are always rolled back.
+
+Each statement goes by the extended protocol, which takes one statement and no more: ``EXPLAIN a; b`` is an error
+there (https://www.postgresql.org/docs/current/protocol-flow.html#PROTOCOL-FLOW-EXT-QUERY).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from perfctl.errors import PerfctlError
+from perfctl.explain.model import Catalogue, IndexFacts, Plan, Relation, TableFacts
+from perfctl.explain.plan import read
+from perfctl.hotqueries.model import HotQuery
+from perfctl.servers.postgres import Postgres
+
+#: EXPLAINs of one transaction, whose locks on tables are held until its end
+_AT_ONCE = 50
+
+#: A plan that is measured is one that does not depend on how many workers were free, nor on compiling.
+_SERIAL = {"max_parallel_workers_per_gather": "0", "jit": "off"}
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What an EXPLAIN may take."""
+
+    statement_timeout_s: float = 10.0
+    lock_timeout_s: float = 1.0
+
+    def settings(self) -> dict[str, str]:
+        """As settings of a transaction."""
+        return {
+            "statement_timeout": f"{round(self.statement_timeout_s * 1000)}ms",
+            "lock_timeout": f"{round(self.lock_timeout_s * 1000)}ms",
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One plan to ask for."""
+
+    query: HotQuery
+    #: the values of ``$1`` …; None asks for the plan for any value
+    values: tuple[str | None, ...] | None
+    #: settings to plan with
+    settings: Mapping[str, str] = field(default_factory=dict)
+    run: bool = False
+
+    def statements(self) -> list[tuple[str, tuple[str | None, ...]]]:
+        """What is sent for it, in order; the last one gives the plan."""
+        if self.run:
+            options = "ANALYZE, BUFFERS, TIMING OFF, VERBOSE, SETTINGS, FORMAT JSON"
+        else:
+            options = "VERBOSE, SETTINGS, SUMMARY, FORMAT JSON"
+        if self.values is not None:
+            return [(f"EXPLAIN ({options}) {self.query.sql}", self.values)]
+        # EXPLAIN (GENERIC_PLAN) takes no values, and this protocol none without values.
+        nulls = ", ".join(["NULL"] * len(self.query.parameters))
+        return [
+            (f"PREPARE perfctl_generic AS {self.query.sql}", ()),
+            (f"EXPLAIN ({options}) EXECUTE perfctl_generic({nulls})", ()),
+            ("DEALLOCATE perfctl_generic", ()),
+        ]
+
+    def all_settings(self) -> dict[str, str]:
+        """The settings of its transaction, beside the limits."""
+        found = dict(self.settings)
+        if self.run:
+            found = {**_SERIAL, **found}
+        if self.values is None:
+            found["plan_cache_mode"] = "force_generic_plan"
+        return found
+
+
+def plans(pg: Postgres, requests: Sequence[Request], limits: Limits) -> list[Plan | PerfctlError]:
+    """A plan, or why there is none, for each request, in their order."""
+    answers: dict[int, Plan | PerfctlError] = {}
+    groups: dict[tuple[tuple[str, str], ...], list[int]] = {}
+    for place, request in enumerate(requests):
+        groups.setdefault(tuple(request.all_settings().items()), []).append(place)
+    for settings, places in groups.items():
+        left = places
+        while left:
+            now = left[: 1 if requests[left[0]].run else _AT_ONCE]
+            done = _transaction(pg, [requests[place] for place in now], {**limits.settings(), **dict(settings)})
+            answers |= dict(zip(now, done, strict=False))
+            # After a failure the transaction is over: what was behind it is asked for in another one.
+            left = left[len(done) :]
+    return [answers[place] for place in range(len(requests))]
+
+
+def _transaction(pg: Postgres, requests: Sequence[Request], settings: Mapping[str, str]) -> list[Plan | PerfctlError]:
+    """The answers up to and with the first failure."""
+    sent = [request.statements() for request in requests]
+    flat = [statement for statements in sent for statement in statements]
+    answers = iter(pg.read_only(flat, settings))
+    found: list[Plan | PerfctlError] = []
+    for statements in sent:
+        plan: Plan | PerfctlError | None = None
+        for text, _ in statements:
+            answer = next(answers, None)
+            if isinstance(answer, PerfctlError):
+                found.append(answer)
+                return found
+            if answer is None:
+                return found
+            if text.startswith("EXPLAIN"):
+                plan = read(_parsed(answer[0][0]))
+        if plan is not None:
+            found.append(plan)
+    return found
+
+
+def _parsed(value: object) -> Mapping[str, object]:
+    document = json.loads(value) if isinstance(value, (str, bytes)) else value
+    assert isinstance(document, list)
+    first: Mapping[str, object] = document[0]
+    return first
+
+
+def catalogue(pg: Postgres, relations: Iterable[Relation]) -> Catalogue:
+    """What the catalogue says of these tables, in two statements however many there are."""
+    wanted = sorted(set(relations))
+    if not wanted:
+        return Catalogue()
+    tables = pg.fetch(
+        "plan_tables", TableFacts, {"schemas": [r.schema for r in wanted], "names": [r.name for r in wanted]}
+    )
+    indexes = pg.fetch("plan_indexes", IndexFacts, {"tables": [table.oid for table in tables]})
+    return Catalogue({table.relation: table for table in tables}, tuple(indexes))
+
+
+@dataclass(frozen=True, slots=True)
+class _Function:
+    schema: str
+    name: str
+
+
+def volatile(pg: Postgres, queries: Iterable[HotQuery]) -> dict[str, str]:
+    """By query, the volatile function that it calls: a run of it may change what no transaction takes back."""
+    calling = [query for query in queries if query.functions]
+    called = sorted({function for query in calling for function in query.functions}, key=str)
+    if not called:
+        return {}
+    found = pg.fetch(
+        "plan_functions", _Function, {"schemas": [s for s, _ in called], "names": [name for _, name in called]}
+    )
+    names: dict[str, str] = {}
+    for query in calling:
+        for function in found:
+            if query.functions & {(None, function.name), (function.schema, function.name)}:
+                names.setdefault(query.name, f"{function.schema}.{function.name}")
+    return names

@@ -1,0 +1,194 @@
+"""What every rule has in common: what it is given, what it answers. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from fnmatch import fnmatchcase
+from typing import Any, Protocol, Self
+
+from perfctl.explain.model import Catalogue, Node, Plan, Relation
+
+#: A table of so few pages is read whole whatever indexes there are; a table that was never vacuumed counts as ten
+#: (estimate_rel_size, src/backend/optimizer/util/plancat.c).
+SMALL_PAGES = 10
+
+
+class BadRule(ValueError):
+    """Why a rule's value means nothing."""
+
+
+class State(StrEnum):
+    """What a rule finds."""
+
+    HOLDS = "holds"
+    FAILS = "fails"
+    CANNOT_TELL = "cannot tell"
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What a rule finds in one plan: what it saw, in which part of the plan, and what mends it."""
+
+    state: State
+    saw: str = ""
+    part: Node | None = None
+    cure: str | None = None
+
+
+HOLDS = Verdict(State.HOLDS)
+
+
+def holds(saw: str = "") -> Verdict:
+    """The rule holds."""
+    return Verdict(State.HOLDS, saw)
+
+
+def fails(saw: str, part: Node | None = None, cure: str | None = None) -> Verdict:
+    """The rule does not hold."""
+    return Verdict(State.FAILS, saw, part, cure)
+
+
+def cannot_tell(why: str) -> Verdict:
+    """What there is to see does not decide it."""
+    return Verdict(State.CANNOT_TELL, why)
+
+
+NOT_RUN = cannot_tell("it takes a run: say --analyze")
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """What was seen of one query from one angle: with one set of values, or as the generic plan."""
+
+    angle: str
+    plan: Plan
+    catalogue: Catalogue
+    #: run by EXPLAIN ANALYZE
+    ran: Plan | None = None
+    #: why it was not run although that was asked for
+    why_not_run: str | None = None
+    #: the plan without sequential scans, where a table is too small for one to mean anything
+    served: Plan | None = None
+    generic: Plan | None = None
+    #: the same by the partitioned table's name, for rules name tables, not partitions
+    _small: frozenset[Relation] = field(default=frozenset())
+
+    def is_small(self, relation: Relation) -> bool:
+        """The table is empty, or so small that it is read whole in any case."""
+        facts = self.catalogue.tables.get(relation)
+        return facts is not None and facts.pages <= SMALL_PAGES
+
+    @property
+    def small(self) -> list[Relation]:
+        """The small tables of the plan."""
+        return sorted(relation for relation in self.plan.relations if self.is_small(relation))
+
+    def small_says(self) -> Verdict | None:
+        """The answer of a rule about figures where tables are small: none."""
+        if not self.small:
+            return None
+        facts = [self.catalogue.tables[relation] for relation in self.small]
+        words = ", ".join(f"{each.relation} ({each.pages} pages)" for each in facts)
+        return cannot_tell(f"too small here to tell: {words}")
+
+    def names(self, relation: Relation | None, wanted: str) -> bool:
+        """The relation, or the partitioned table above it, is called so: ``table`` or ``schema.table``, a glob too."""
+        if relation is None:
+            return False
+        facts = self.catalogue.tables.get(relation)
+        above = [facts.root] if facts and facts.root else []
+        return any(fnmatchcase(str(r), wanted) or fnmatchcase(r.name, wanted) for r in (relation, *above))
+
+    def run_says(self) -> Verdict:
+        """The answer of a rule that takes a run where there was none."""
+        return cannot_tell(f"not run: {self.why_not_run}") if self.why_not_run else NOT_RUN
+
+
+class Rule(Protocol):
+    """One expectation."""
+
+    #: it needs EXPLAIN ANALYZE
+    takes_a_run: bool
+    #: what it says depends on the planner's choice, so a tie of two plans may decide it
+    may_tie: bool
+    #: it compares the generic plan with the others
+    takes_generic: bool
+
+    @classmethod
+    def read(cls, value: Any) -> Self:
+        """The rule that a value in YAML stands for. Raises BadRule."""
+        ...
+
+    def judge(self, seen: Evidence) -> Verdict:
+        """What it finds."""
+        ...
+
+
+class Standard:
+    """What most rules are."""
+
+    takes_a_run = False
+    may_tie = False
+    takes_generic = False
+
+
+def text(value: Any, what: str) -> str:
+    """A value that has to be text."""
+    if not isinstance(value, str) or not value.strip():
+        raise BadRule(f"expected {what}")
+    return value.strip()
+
+
+def mapping(value: Any, keys: frozenset[str], what: str) -> Mapping[str, Any]:
+    """A value that has to be keys with values, all of them known."""
+    if not isinstance(value, Mapping) or not value:
+        raise BadRule(f"expected {what}")
+    if strange := sorted(set(value) - keys):
+        raise BadRule(f'unknown key "{strange[0]}"; known: {", ".join(sorted(keys))}')
+    return value
+
+
+def figure(value: Any, what: str = "a number") -> float:
+    """A value that has to be a number of at least 0."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or value < 0:
+        raise BadRule(f"expected {what}")
+    return float(value)
+
+
+def bounds(value: Any) -> tuple[float, float]:
+    """``1..100``, ``..100``, ``5..`` or one number, as lowest and highest."""
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        return float(value), float(value)
+    low, dots, high = str(value).partition("..")
+    try:
+        found = float(low or 0), float(high or "inf")
+    except ValueError:
+        dots = ""
+        found = 0.0, 0.0
+    if not dots or found[0] > found[1]:
+        raise BadRule("expected a range such as 1..100, ..100 or 5..")
+    return found
+
+
+def duration_ms(value: Any) -> float:
+    """``200ms`` or ``1.5s`` in milliseconds."""
+    said = text(value, "a duration such as 200ms or 2s")
+    for unit, factor in (("ms", 1.0), ("min", 60_000.0), ("s", 1000.0), ("m", 60_000.0)):
+        if said.endswith(unit):
+            try:
+                return float(said.removesuffix(unit)) * factor
+            except ValueError:
+                break
+    raise BadRule("expected a duration such as 200ms or 2s")
+
+
+def human(number: float) -> str:
+    """A figure as people read it: 1,234 or 12.5."""
+    return f"{number:,.0f}" if number >= 100 or number == int(number) else f"{number:,.2f}".rstrip("0").rstrip(".")
+
+
+def heaviest(nodes: list[Node], key: Any) -> Node:
+    """The node with the largest figure."""
+    return max(nodes, key=key)

@@ -1,0 +1,34 @@
+"""``buffers``: a warm run touches at most so many 8 kB blocks of tables and indexes: ``buffers: 200``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Self
+
+from perfctl.explain.rule import Evidence, Standard, Verdict, fails, figure, heaviest, holds, human
+
+
+@dataclass(frozen=True, slots=True)
+class Buffers(Standard):
+    """More is a finding. Blocks are the figure that does not depend on the machine's speed."""
+
+    most: float
+    takes_a_run = True
+
+    @classmethod
+    def read(cls, value: Any) -> Self:
+        """From the most that is allowed."""
+        return cls(figure(value))
+
+    def judge(self, seen: Evidence) -> Verdict:
+        """Compares."""
+        if seen.ran is None:
+            return seen.run_says()
+        if (small := seen.small_says()) is not None:
+            return small
+        root = seen.ran.root
+        blocks = root.blocks or 0
+        if blocks <= self.most:
+            return holds(f"{human(blocks)} blocks")
+        part = heaviest([n for n in seen.ran.nodes() if n.is_scan] or [root], lambda n: n.blocks or 0)
+        return fails(f"{human(blocks)} blocks, more than {human(self.most)}", part)

@@ -1,0 +1,30 @@
+"""``cost``: the planner's estimate of the whole is at most this: ``cost: 5000``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Self
+
+from perfctl.explain.rule import Evidence, Standard, Verdict, fails, figure, heaviest, holds, human
+
+
+@dataclass(frozen=True, slots=True)
+class Cost(Standard):
+    """More is a finding."""
+
+    most: float
+
+    @classmethod
+    def read(cls, value: Any) -> Self:
+        """From the most that is allowed."""
+        return cls(figure(value))
+
+    def judge(self, seen: Evidence) -> Verdict:
+        """Compares."""
+        if (small := seen.small_says()) is not None:
+            return small
+        root = seen.plan.root
+        if root.cost <= self.most:
+            return holds(f"cost {human(root.cost)}")
+        part = heaviest([n for n in seen.plan.nodes() if n.is_scan] or [root], lambda n: n.cost)
+        return fails(f"cost {human(root.cost)}, more than {human(self.most)}", part)

@@ -1,0 +1,39 @@
+"""``rows``: the rows that the statement gives lie in a range: ``rows: 1..100``, ``rows: ..1000``.
+
+Actual rows where it was run, else the estimate.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Self
+
+from perfctl.explain.rule import Evidence, Standard, Verdict, bounds, fails, holds, human
+
+
+@dataclass(frozen=True, slots=True)
+class Rows(Standard):
+    """Fewer or more are findings."""
+
+    low: float
+    high: float
+
+    @classmethod
+    def read(cls, value: Any) -> Self:
+        """From a range."""
+        return cls(*bounds(value))
+
+    def judge(self, seen: Evidence) -> Verdict:
+        """Compares the topmost node's rows."""
+        if (small := seen.small_says()) is not None:
+            return small
+        root = seen.ran.root if seen.ran else seen.plan.root
+        rows, how = (root.actual_rows, "rows") if root.actual_rows is not None else (root.rows, "rows expected")
+        if self.low <= rows <= self.high:
+            return holds(f"{human(rows)} {how}")
+        cure = None if seen.ran else "ANALYZE the tables if the estimate is wrong"
+        return fails(f"{human(rows)} {how}, not {human(self.low)}..{_end(self.high)}", root, cure)
+
+
+def _end(high: float) -> str:
+    return "" if high == float("inf") else human(high)

@@ -1,0 +1,79 @@
+"""A plan as lines of a tree, with what weighs and what is misjudged marked. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from perfctl.explain.model import Node, Plan
+from perfctl.explain.rule import human
+
+#: an estimate that is off by more is marked
+_OFF = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One line; ``mark`` is what is remarkable: heavy, off, or nothing."""
+
+    text: str
+    mark: str = ""
+
+
+def lines(plan: Plan) -> list[Line]:
+    """The tree, each node with its figures, its conditions below it, and the totals."""
+    heavy = _heaviest(plan)
+    found: list[Line] = []
+    _draw(plan.root, "", "", heavy, found)
+    if plan.settings:
+        found.append(Line("settings: " + ", ".join(f"{name} = {value}" for name, value in plan.settings.items())))
+    times = [("planning", plan.planning_ms), ("execution", plan.execution_ms)]
+    if said := [f"{name} {human(ms)} ms" for name, ms in times if ms is not None]:
+        found.append(Line(", ".join(said)))
+    return found
+
+
+def _own(node: Node, run: bool) -> float:
+    """What the node itself takes, without what is below it: blocks where it was run, else cost."""
+    if run:
+        return (node.blocks or 0) - sum(each.blocks or 0 for each in node.plans)
+    # What a limit leaves unread costs its child more than itself.
+    return node.cost - sum(min(each.cost, node.cost) for each in node.plans)
+
+
+def _heaviest(plan: Plan) -> Node:
+    return max(plan.nodes(), key=lambda node: _own(node, plan.was_run))
+
+
+def _draw(node: Node, lead: str, below: str, heavy: Node, found: list[Line]) -> None:
+    off = node.q_error is not None and node.q_error > _OFF
+    marks = (["◀ heaviest"] if node is heavy else []) + ([f"◀ rows off {human(node.q_error or 0)}×"] if off else [])
+    named = f"{node.subplan}: " if node.subplan else ""
+    text = f"{lead}{named}{node}  {figures(node)}" + ("  " + "  ".join(marks) if marks else "")
+    found.append(Line(text, "off" if off else "heavy" if node is heavy else ""))
+    bar = "│ " if node.plans else "  "
+    for key, words in node.conditions:
+        found.append(Line(f"{below}{bar}  {key}: {words}"))
+    if node.rows_removed:
+        found.append(Line(f"{below}{bar}  removed by filter: {human(node.rows_removed)} rows"))
+    for number, each in enumerate(node.plans):
+        last = number == len(node.plans) - 1
+        _draw(each, f"{below}{'└─' if last else '├─'} ", f"{below}{'   ' if last else '│  '}", heavy, found)
+
+
+def figures(node: Node) -> str:
+    """Estimate, and beside it what came."""
+    words = f"cost {human(node.cost)}  rows {human(node.rows)}"
+    if node.actual_rows is None:
+        return words
+    if not node.loops:
+        return f"{words}  never executed"
+    words += f" → {human(node.actual_rows)}"
+    if node.loops > 1:
+        words += f" × {human(node.loops)}"
+    if node.blocks is not None:
+        words += f"  blocks {human(node.blocks)}"
+    if node.temp_blocks:
+        words += f"  temp {human(node.temp_blocks)}"
+    if node.heap_fetches:
+        words += f"  heap fetches {human(node.heap_fetches)}"
+    return words

@@ -1,0 +1,1 @@
+"""Reads hot queries, from ``.sql`` files and from the configuration, into records; meets no server."""

@@ -1,0 +1,29 @@
+-- The relations of some plans as the planner sizes them: pages by the file's size now, rows by the last ANALYZE.
+-- Takes: schemas text[], names text[] (pairs). Needs: nothing; of tables that the role may not read too.
+SELECT
+    c.oid,
+    n.nspname::text AS schema,
+    c.relname::text AS name,
+    c.relkind::text AS relkind,
+    CASE
+        WHEN c.relkind = 'p' THEN coalesce(p.pages, 0)
+        WHEN c.relkind = 'f' THEN c.relpages
+        ELSE (pg_catalog.pg_relation_size(c.oid) / pg_catalog.current_setting('block_size')::bigint)
+    END::bigint AS pages,
+    c.reltuples::float8 AS rows,
+    rn.nspname::text AS root_schema,
+    r.relname::text AS root_name,
+    coalesce(p.partitions, 0)::integer AS partitions
+FROM unnest(%(schemas)s::text[], %(names)s::text[]) AS wanted (schema, name)
+JOIN pg_catalog.pg_namespace AS n ON n.nspname = wanted.schema
+JOIN pg_catalog.pg_class AS c ON c.relnamespace = n.oid AND c.relname = wanted.name
+LEFT JOIN pg_catalog.pg_class AS r ON c.relispartition AND r.oid = pg_catalog.pg_partition_root(c.oid)
+LEFT JOIN pg_catalog.pg_namespace AS rn ON rn.oid = r.relnamespace
+LEFT JOIN LATERAL (
+    SELECT
+        count(*) AS partitions,
+        sum(pg_catalog.pg_relation_size(t.relid) / pg_catalog.current_setting('block_size')::bigint) AS pages
+    FROM pg_catalog.pg_partition_tree(c.oid) AS t
+    WHERE t.isleaf
+) AS p ON c.relkind = 'p'
+ORDER BY 2, 3
