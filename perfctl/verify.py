@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from perfctl.config import Settings, Target
+from perfctl.config import Loaded, Target
 from perfctl.errors import PerfctlError, exit_code_of
 from perfctl.report import Item, Status
 from perfctl.servers.postgres import Postgres
@@ -15,7 +15,7 @@ from perfctl.servers.postgres import Postgres
 class Sources:
     """What there is to look at."""
 
-    settings: Settings
+    loaded: Loaded
     target: Target
     postgres: Callable[[], Postgres]
 
@@ -27,9 +27,11 @@ def verify(sources: Sources) -> tuple[list[Item], list[str]]:
     """
     items: list[Item] = []
     notes: list[str] = []
-    for name, part in (("indexes", _indexes),):
+    for name, part in (("indexes", _indexes), ("queries", _queries)):
         try:
-            items += part(sources)
+            found, said = part(sources)
+            items += found
+            notes += said
         except PerfctlError as error:
             items.append(
                 Item(
@@ -44,11 +46,20 @@ def verify(sources: Sources) -> tuple[list[Item], list[str]]:
     return items, notes
 
 
-def _indexes(sources: Sources) -> list[Item]:
+def _indexes(sources: Sources) -> tuple[list[Item], list[str]]:
     from perfctl.indexes import judge, observe
     from perfctl.migrations.files import load
 
-    migrations = load([sources.settings.indexes.migrations])
+    migrations = load([sources.loaded.settings.indexes.migrations])
     scope = sources.target.database.schemas if sources.target.database else ()
     seen = observe.snapshot(sources.postgres(), migrations, scope=scope)
-    return judge.verify(migrations, observe.wanted(migrations, seen), seen)
+    return judge.verify(migrations, observe.wanted(migrations, seen), seen), []
+
+
+def _queries(sources: Sources) -> tuple[list[Item], list[str]]:
+    from perfctl.explain import check
+
+    hot = check.hot(sources.loaded)
+    if not hot.subjects and not hot.problems:
+        return [], []
+    return check.check(sources.postgres(), hot, check.manner(sources.loaded), sources.loaded.settings.queries.baselines)

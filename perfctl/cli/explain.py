@@ -56,9 +56,43 @@ def show(
     file: Files = None,
     values: Annotated[str | None, typer.Option("--set", metavar="NAME", help="With which of its value sets.")] = None,
     generic: Annotated[bool, typer.Option("--generic", help="The plan for any value of the parameters.")] = False,
+    before: Annotated[bool, typer.Option("--before", help="The accepted plan too, as it was.")] = False,
     analyze: Analyze = False,
 ) -> Report:
     """One query's plan as a tree; with --format json PostgreSQL's own JSON, as plan viewers take it."""
     from perfctl.cli import explain_work as work
 
-    return work.show(session, work.hot(session, [name], file), values=values, generic=generic, analyze=analyze)
+    hot = work.hot(session, [name], file)
+    return work.show(session, hot, work.Wanted(values, generic=generic, before=before, analyze=analyze))
+
+
+baselines = typer.Typer(name="baseline", help="Keep the plans that are accepted.", rich_markup_mode=None)
+app.add_typer(baselines)
+Only = Annotated[
+    list[str] | None, typer.Option("--only", metavar="QUERY", help="Names or globs; none = all hot queries (repeat).")
+]
+
+
+@command(baselines, "", group="explain baseline")
+def baseline(
+    session: Session, only: Only = None, file: Files = None, analyze: Analyze = False, dry_run: DryRun = False
+) -> Report:
+    """Write down the plans of queries that have no accepted plan yet; say which have another one now."""
+    from perfctl.cli import explain_work as work
+
+    return work.baseline(session, work.hot(session, only, file), analyze=analyze, reason=None, dry_run=dry_run)
+
+
+@command(baselines, "accept", group="explain baseline")
+def accept(
+    session: Session,
+    names: Annotated[list[str], typer.Argument(metavar="QUERY...", help="Names or globs.")],
+    reason: Annotated[str, typer.Option("--reason", help="Why the plan as it is now is right.")],
+    file: Files = None,
+    analyze: Analyze = False,
+    dry_run: DryRun = False,
+) -> Report:
+    """Accept the plans as they are now, in place of those before."""
+    from perfctl.cli import explain_work as work
+
+    return work.baseline(session, work.hot(session, names, file), analyze=analyze, reason=reason, dry_run=dry_run)

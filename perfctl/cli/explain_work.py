@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 from perfctl.cli.session import Session
-from perfctl.errors import UsageError
+from perfctl.errors import UsageError, exit_code_of
+from perfctl.explain import baseline_file, decide, look, tree
 from perfctl.explain import check as checking
-from perfctl.explain import decide, look, tree
-from perfctl.explain.check import Hot
+from perfctl.explain.check import Hot, Taken
 from perfctl.explain.model import GENERIC
 from perfctl.report import Item, Report, Status
 from perfctl.servers.postgres import Postgres
@@ -31,7 +33,7 @@ def check(session: Session, hot: Hot, *, analyze: bool) -> Report:
     """Look, and judge."""
     pg = session.postgres(bounded=False)
     how = checking.manner(session.loaded, analyze=analyze, timeout_s=session.timeout_s)
-    items, notes = checking.check(pg, hot, how)
+    items, notes = checking.check(pg, hot, how, session.loaded.settings.queries.baselines)
     return session.report(items, notes=[_server(pg), *notes])
 
 
@@ -54,38 +56,98 @@ def shown(session: Session, hot: Hot, *, analyze: bool) -> Report:
     return session.report(items, notes=notes, dry_run=True)
 
 
-def show(session: Session, hot: Hot, *, values: str | None, generic: bool, analyze: bool) -> Report:
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """Which plan of a query is to be drawn."""
+
+    values: str | None
+    generic: bool
+    #: the accepted one beside it
+    before: bool
+    analyze: bool
+
+
+def show(session: Session, hot: Hot, wanted: Wanted) -> Report:
     """One plan, drawn."""
     if hot.problems:
         return session.report([decide.problem(each) for each in hot.problems])
     if len(hot.subjects) > 1:
         raise UsageError(f"{len(hot.subjects)} queries match; show draws one")
-    (subject,) = hot.subjects
-    how = checking.manner(session.loaded, analyze=analyze, timeout_s=session.timeout_s)
-    if generic and analyze:
+    if wanted.generic and wanted.analyze:
         raise UsageError("the generic plan is for no values, so it cannot be run", hint="leave one of the two out")
-    wanted = GENERIC if generic else values or (subject.query.sets[0].name if subject.query.sets else GENERIC)
+    (subject,) = hot.subjects
+    query = subject.query
+    how = checking.manner(session.loaded, analyze=wanted.analyze, timeout_s=session.timeout_s)
+    angle = GENERIC if wanted.generic else wanted.values or (query.sets[0].name if query.sets else GENERIC)
     pg = session.postgres(bounded=False)
     (seen,) = look.look(pg, [subject], how)
-    evidence = next((each for each in seen.evidence if each.angle == wanted), None)
+    evidence = next((each for each in seen.evidence if each.angle == angle), None)
     if evidence is None:
-        if (error := seen.failures.get(wanted)) is not None:
+        if (error := seen.failures.get(angle)) is not None:
             raise error
-        known = ", ".join(
-            [*(each.name for each in subject.query.sets), "--generic" if subject.query.parameters else ""]
-        )
-        raise UsageError(f'"{subject.query.name}" has no value set "{wanted}"', hint=f"known: {known}")
+        known = [*(each.name for each in query.sets), *(["--generic"] if query.parameters else [])]
+        raise UsageError(f'"{query.name}" has no value set "{angle}"', hint=f"known: {', '.join(known)}")
     plan = evidence.ran or evidence.plan
-    notes = [_server(pg), f"{subject.query.file}:{subject.query.line}"]
-    if analyze and evidence.why_not_run:
+    notes = [_server(pg), f"{query.file}:{query.line}"]
+    if wanted.analyze and evidence.why_not_run:
         notes.append(f"not run: {evidence.why_not_run}")
     session.own_json = json.dumps([plan.raw], indent=2)
-    drawn = [{"text": line.text, "mark": line.mark} for line in tree.lines(plan)]
-    return session.report(
-        [Item("plan", f"{subject.query.name}, {wanted}", Status.OK, "", data={"lines": drawn})], notes=notes
-    )
+    items = _before(session, query.name, angle) if wanted.before else []
+    items.append(_drawn(f"{query.name}, {angle}", [(line.text, line.mark) for line in tree.lines(plan)]))
+    return session.report(items, notes=notes)
+
+
+def _before(session: Session, name: str, angle: str) -> list[Item]:
+    """The accepted plan."""
+    folder = session.loaded.settings.queries.baselines
+    then = baseline_file.read(folder, name)
+    if then is None or (accepted := then.plans.get(angle)) is None:
+        raise UsageError(f'no plan of "{name}", {angle}, is accepted in "{folder}"', hint="perfctl explain baseline")
+    figures = f"cost {accepted.cost:g}, rows {accepted.rows:g}"
+    if accepted.blocks is not None:
+        figures += f", blocks {accepted.blocks}"
+    lines = [*accepted.tree, f"{figures}; PostgreSQL {then.server}: {then.reason}"]
+    return [_drawn(f"{name}, {angle}, accepted {then.on}", [(line, "") for line in lines])]
+
+
+def _drawn(name: str, lines: Sequence[tuple[str, str]]) -> Item:
+    return Item("plan", name, Status.OK, data={"lines": [{"text": text, "mark": mark} for text, mark in lines]})
+
+
+def baseline(session: Session, hot: Hot, *, analyze: bool, reason: str | None, dry_run: bool) -> Report:
+    """Write the plans as they are now down; with a ``reason`` also where another one is accepted already."""
+    pg = session.postgres(bounded=False)
+    how = checking.manner(session.loaded, analyze=analyze, timeout_s=session.timeout_s)
+    folder = session.loaded.settings.queries.baselines
+    today = datetime.now().astimezone().date().isoformat()
+    taken = checking.take_all(pg, hot, how, folder, on=today, reason=reason or "first look")
+    items = [decide.problem(each) for each in hot.problems]
+    items += [_taken(each, folder, accept=reason is not None, dry_run=dry_run) for each in taken]
+    return session.report(items, notes=[_server(pg)], dry_run=dry_run)
+
+
+def _taken(taken: Taken, folder: Path, *, accept: bool, dry_run: bool) -> Item:
+    name = taken.subject.query.name
+    path = baseline_file.path_of(folder, name)
+    if taken.baseline is None:
+        error = taken.why_not
+        assert error is not None
+        facts = {"exit_code": exit_code_of(error), "class": type(error).__name__}
+        return Item("query", name, Status.UNKNOWN, f"no plan to write down: {error.message}", error.hint, facts)
+    if path.exists() and not accept:
+        same = taken.before is not None and {a: p.access for a, p in taken.before.plans.items()} == {
+            a: p.access for a, p in taken.baseline.plans.items()
+        }
+        if same:
+            return Item("query", name, Status.SKIPPED, f"accepted already: {path}")
+        cure = f"perfctl explain baseline accept {name} --reason '…'"
+        return Item("query", name, Status.FINDING, f"another plan is accepted: {path}", cure)
+    if not dry_run:
+        baseline_file.write(folder, taken.baseline)
+    reads = "; ".join(dict.fromkeys(str(read) for plan in taken.baseline.plans.values() for read in plan.reads))
+    status = Status.PLANNED if dry_run else Status.CHANGED
+    return Item("query", name, status, f"{path}: {reads}", data={"file": str(path)})
 
 
 def _server(pg: Postgres) -> str:
-    major, minor = divmod(pg.version_num, 10000)
-    return f"PostgreSQL {major}.{minor}, {pg.label}"
+    return f"PostgreSQL {pg.version}, {pg.label}"

@@ -17,5 +17,5 @@ def add_to(app: typer.Typer) -> None:
         """Check everything that the configuration names: the one line for CI."""
         from perfctl import verify as parts
 
-        items, notes = parts.verify(parts.Sources(session.loaded.settings, session.target, session.postgres))
+        items, notes = parts.verify(parts.Sources(session.loaded, session.target, session.postgres))
         return session.report(items, notes=notes)

@@ -8,10 +8,12 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from perfctl.errors import UsageError
-from perfctl.explain import decide, look
+from perfctl.errors import PerfctlError, UsageError
+from perfctl.explain import baseline_file, decide, look, observe
+from perfctl.explain.baseline import Baseline, Change, Now, compare, take
 from perfctl.explain.decide import Subject
-from perfctl.explain.look import Manner, Ties
+from perfctl.explain.look import Manner, Replans
+from perfctl.explain.model import Access
 from perfctl.explain.observe import Limits
 from perfctl.explain.rule import BadRule
 from perfctl.explain.rules import read
@@ -99,13 +101,99 @@ def manner(loaded: Loaded, *, analyze: bool = False, timeout_s: float | None = N
     return Manner(limits, analyze or settings.analyze, settings.generic)
 
 
-def check(pg: Postgres, hot: Hot, how: Manner) -> tuple[list[Item], list[str]]:
-    """One item a query, and notes about all of them."""
+def check(pg: Postgres, hot: Hot, how: Manner, baselines: Path) -> tuple[list[Item], list[str]]:
+    """One item a query, held to its rules and to its baseline where it has one; and notes about all of them."""
     looked = look.look(pg, hot.subjects, how)
-    ties = Ties(pg, how)
+    replans = Replans(pg, how)
     items = [decide.problem(each) for each in hot.problems]
-    items += [decide.item(subject, seen, ties) for subject, seen in zip(hot.subjects, looked, strict=True)]
+    then = _baselines(baselines, hot)
+    statistics = (
+        observe.statistics(pg, _oids(looked)) if any(isinstance(each, Baseline) for each in then.values()) else {}
+    )
+    for subject, seen in zip(hot.subjects, looked, strict=True):
+        match then.get(subject.query.name):
+            case UsageError() as error:
+                items.append(
+                    decide.problem(Problem(subject.query.name, error.message, subject.query.file, 1, error.hint))
+                )
+            case Baseline() as baseline:
+                changes = _compare(pg, baseline, subject, seen, replans, statistics)
+                items.append(decide.item(subject, seen, replans.is_tie, changes))
+            case _:
+                items.append(decide.item(subject, seen, replans.is_tie))
     return items, _notes(looked)
+
+
+def _oids(looked: Sequence[decide.Looked]) -> set[int]:
+    return {
+        table.oid
+        for each in looked
+        for evidence in each.evidence
+        for relation, table in evidence.catalogue.tables.items()
+        if relation in evidence.plan.relations
+    }
+
+
+def _baselines(folder: Path, hot: Hot) -> dict[str, Baseline | UsageError]:
+    found: dict[str, Baseline | UsageError] = {}
+    if not folder.is_dir():
+        return found
+    for subject in hot.subjects:
+        try:
+            if (baseline := baseline_file.read(folder, subject.query.name)) is not None:
+                found[subject.query.name] = baseline
+        except UsageError as error:
+            # One that cannot be read is its query's trouble and no other's.
+            found[subject.query.name] = error
+    return found
+
+
+def _compare(
+    pg: Postgres,
+    then: Baseline,
+    subject: Subject,
+    seen: decide.Looked,
+    replans: Replans,
+    statistics: Mapping[int, str],
+) -> list[Change]:
+    def under(angle: str, settings: Mapping[str, str]) -> tuple[Access, ...] | None:
+        plan = replans.under(subject, angle, settings)
+        return plan.access if plan else None
+
+    now = Now(
+        server=pg.version,
+        statistics=statistics,
+        near=lambda angle: [plan.access for plan in replans.near(subject, angle)],
+        under=under,
+    )
+    return compare(then, subject.query, seen.evidence, now)
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """A baseline as it would be written, and what stands in its file now."""
+
+    subject: Subject
+    baseline: Baseline | None
+    before: Baseline | None
+    why_not: PerfctlError | None = None
+
+
+def take_all(pg: Postgres, hot: Hot, how: Manner, baselines: Path, *, on: str, reason: str) -> list[Taken]:
+    """The baselines of the plans as they are now."""
+    looked = look.look(pg, hot.subjects, how)
+    statistics = observe.statistics(pg, _oids(looked))
+    taken = []
+    for subject, seen in zip(hot.subjects, looked, strict=True):
+        try:
+            before = baseline_file.read(baselines, subject.query.name)
+        except UsageError:
+            # What cannot be read is there to be written anew, by who says why.
+            before = None
+        error = next(iter(seen.failures.values()), None)
+        made = take(subject.query, seen.evidence, statistics, server=pg.version, on=on, reason=reason)
+        taken.append(Taken(subject, None if error else made, before, error))
+    return taken
 
 
 def _notes(looked: Sequence[decide.Looked]) -> list[str]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from perfctl.errors import PerfctlError, exit_code_of
+from perfctl.explain.baseline import Change
 from perfctl.explain.model import Node, Plan
 from perfctl.explain.rule import BadRule, Evidence, Rule, State, Verdict, cannot_tell, human
 from perfctl.explain.rules import RULES, read
@@ -90,8 +91,8 @@ def _contradiction(ruled: Sequence[Ruled]) -> tuple[Ruled, str] | None:
 Tie = Callable[[Subject, Evidence, Ruled], bool]
 
 
-def item(subject: Subject, looked: Looked, tie: Tie) -> Item:
-    """What is to be said of a query."""
+def item(subject: Subject, looked: Looked, tie: Tie, changes: Sequence[Change] = ()) -> Item:
+    """What is to be said of a query; ``changes`` are those since its baseline."""
     query = subject.query
     found: list[tuple[str, Ruled, Verdict]] = []
     for evidence in looked.evidence:
@@ -106,14 +107,25 @@ def item(subject: Subject, looked: Looked, tie: Tie) -> Item:
         "angles": [_angle(each) for each in looked.evidence],
         "rules": [_rule(angle, ruled, verdict) for angle, ruled, verdict in found],
     }
+    if changes:
+        data["changes"] = [{"angle": c.angle, "state": str(c.state), "what": c.what} for c in changes]
     failing = [each for each in found if each[2].state is State.FAILS]
+    drifted = [each for each in changes if each.state is State.FAILS]
     unsure = [each for each in found if each[2].state is State.CANNOT_TELL]
     lines = [f"{angle}: {error.message}" for angle, error in looked.failures.items()]
     lines += [_finding(*each, one=len(looked.evidence) == 1) for each in failing]
+    lines += [_drift(each, one=len(looked.evidence) == 1) for each in drifted]
     lines += dict.fromkeys(f"cannot tell: {ruled.said.key}: {verdict.saw}" for _, ruled, verdict in unsure)
     lines += [f"{each.key} put aside: {each.reason}" for each in subject.aside]
-    if failing:
+    lines += dict.fromkeys(
+        f"{'cannot tell: ' if each.state is State.CANNOT_TELL else ''}{each.what}"
+        for each in changes
+        if each.state is not State.FAILS
+    )
+    if failing or drifted:
         cures = dict.fromkeys(verdict.cure for _, _, verdict in failing if verdict.cure)
+        if drifted:
+            cures[f"perfctl explain baseline accept {query.name} --reason '…' where that is meant"] = None
         return Item("query", query.name, Status.FINDING, "\n".join(lines), "; ".join(cures) or None, data)
     if looked.failures:
         error = next(iter(looked.failures.values()))
@@ -138,6 +150,12 @@ def _finding(angle: str, ruled: Ruled, verdict: Verdict, *, one: bool) -> str:
     where = "" if one else f" ({angle})"
     part = f"\n  {node_line(verdict.part)}" if verdict.part else ""
     return f"{ruled.said.key}{where}: {verdict.saw}{part}"
+
+
+def _drift(change: Change, *, one: bool) -> str:
+    where = "" if one else f" ({change.angle})"
+    part = f"\n  {node_line(change.part)}" if change.part else ""
+    return change.what.replace("baseline:", f"baseline{where}:", 1) + part
 
 
 def node_line(node: Node) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from perfctl.errors import PerfctlError, UsageError
@@ -141,8 +141,8 @@ def _must_not_run(angle: _Angle, plan: Plan, volatile: str | None) -> str | None
     return None
 
 
-class Ties:
-    """Judges a rule once more with costs a little off: what then holds was decided by a tie."""
+class Replans:
+    """Plans a query once more under other settings: with costs a little off, or with settings as they were."""
 
     def __init__(self, pg: Postgres, manner: Manner) -> None:
         self._pg = pg
@@ -150,28 +150,38 @@ class Ties:
         self._costs: dict[str, float] | None = None
         self._plans: dict[tuple[str, str], list[Plan]] = {}
 
-    def __call__(self, subject: Subject, evidence: Evidence, ruled: Ruled) -> bool:
-        """True when the rule holds in one of the plans."""
-        others = self.plans(subject, evidence.angle)
+    def is_tie(self, subject: Subject, evidence: Evidence, ruled: Ruled) -> bool:
+        """True when the rule holds in one of the plans that are as good as the one at hand."""
         return any(
             ruled.rule.judge(replace(evidence, plan=plan)).state is State.HOLDS
-            for plan in others
-            if plan.access != evidence.plan.access or plan.shape != evidence.plan.shape
+            for plan in self.near(subject, evidence.angle)
+            if plan.shape != evidence.plan.shape
         )
 
-    def plans(self, subject: Subject, angle: str) -> list[Plan]:
+    def near(self, subject: Subject, angle: str) -> list[Plan]:
         """The plans of that angle with each cost a little up, and a little down."""
         key = (subject.query.name, angle)
         if key not in self._plans:
-            values = None
-            if angle != GENERIC:
-                values = subject.query.bound(next(each for each in subject.query.sets if each.name == angle))
-            shaken = [{name: f"{value * by:.6g}"} for name, value in self._now().items() for by in (_SHAKE, 1 / _SHAKE)]
-            answers = observe.plans(
-                self._pg, [Request(subject.query, values, each) for each in shaken], self._manner.limits
-            )
-            self._plans[key] = [plan for plan in answers if isinstance(plan, Plan)]
+            costs = self._now().items()
+            shaken = [{name: f"{value * by:.6g}"} for name, value in costs for by in (_SHAKE, 1 / _SHAKE)]
+            self._plans[key] = self._under(subject, angle, shaken)
         return self._plans[key]
+
+    def under(self, subject: Subject, angle: str, settings: Mapping[str, str]) -> Plan | None:
+        """The plan under some settings; an empty value is the server's built-in default."""
+        if unset := [name for name, value in settings.items() if not value]:
+            rows = self._pg.values(
+                "SELECT name, boot_val FROM pg_catalog.pg_settings WHERE name = ANY(%s::text[])", (unset,)
+            )
+            settings = {**settings, **dict(rows)}
+        return next(iter(self._under(subject, angle, [settings])), None)
+
+    def _under(self, subject: Subject, angle: str, settings: Sequence[Mapping[str, str]]) -> list[Plan]:
+        values = None
+        if angle != GENERIC:
+            values = subject.query.bound(next(each for each in subject.query.sets if each.name == angle))
+        asked = [Request(subject.query, values, each) for each in settings]
+        return [plan for plan in observe.plans(self._pg, asked, self._manner.limits) if isinstance(plan, Plan)]
 
     def _now(self) -> dict[str, float]:
         if self._costs is None:

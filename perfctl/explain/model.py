@@ -50,6 +50,8 @@ class Node:
     heap_fetches: int | None = None
     lossy_blocks: int | None = None
     rows_removed: float | None = None
+    #: what is above it may leave off reading before its end
+    cut: bool = False
     plans: tuple[Node, ...] = ()
 
     @property
@@ -67,10 +69,10 @@ class Node:
     def q_error(self) -> float | None:
         """How far the estimate is off, as a factor from 1; both sides count at least one row.
 
-        None where it was not run, or never executed. (Moerkotte, Neumann, Steidl: Preventing Bad Plans by Bounding
-        the Impact of Cardinality Estimation Errors, VLDB 2009.)
+        None where it was not run, never executed, or left off before its end. (Moerkotte, Neumann, Steidl: Preventing
+        Bad Plans by Bounding the Impact of Cardinality Estimation Errors, VLDB 2009.)
         """
-        if self.actual_rows is None or not self.loops:
+        if self.actual_rows is None or not self.loops or (self.cut and self.actual_rows <= self.rows):
             return None
         estimated, actual = max(1.0, self.rows), max(1.0, self.actual_rows)
         return max(estimated / actual, actual / estimated)

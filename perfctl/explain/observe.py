@@ -108,7 +108,8 @@ def _transaction(pg: Postgres, requests: Sequence[Request], settings: Mapping[st
             if answer is None:
                 return found
             if text.startswith("EXPLAIN"):
-                plan = read(_parsed(answer[0][0]))
+                # What it was planned under by request is no setting of the server's.
+                plan = read(_parsed(answer[0][0]), asked=settings)
         if plan is not None:
             found.append(plan)
     return found
@@ -131,6 +132,18 @@ def catalogue(pg: Postgres, relations: Iterable[Relation]) -> Catalogue:
     )
     indexes = pg.fetch("plan_indexes", IndexFacts, {"tables": [table.oid for table in tables]})
     return Catalogue({table.relation: table for table in tables}, tuple(indexes))
+
+
+@dataclass(frozen=True, slots=True)
+class _Statistics:
+    oid: int
+    hash: str
+
+
+def statistics(pg: Postgres, oids: Iterable[int]) -> dict[int, str]:
+    """By table, a hash of what ANALYZE has gathered about it."""
+    wanted = sorted(set(oids))
+    return {each.oid: each.hash for each in pg.fetch("plan_statistics", _Statistics, {"tables": wanted})}
 
 
 @dataclass(frozen=True, slots=True)

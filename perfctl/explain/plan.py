@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from typing import Any
 
 from perfctl.explain.model import Node, Plan, Relation
@@ -14,18 +14,32 @@ CONDITIONS = (
 )  # fmt: skip
 
 
-def read(explained: Mapping[str, Any]) -> Plan:
-    """The plan in one element of what ``EXPLAIN (FORMAT JSON, VERBOSE)`` gives."""
+def read(explained: Mapping[str, Any], asked: Container[str] = ()) -> Plan:
+    """The plan in one element of what ``EXPLAIN (FORMAT JSON, VERBOSE)`` gives, without the settings ``asked`` for."""
     return Plan(
-        _node(explained["Plan"], None),
-        dict(explained.get("Settings") or {}),
+        _node(explained["Plan"], None, cut=False),
+        {name: value for name, value in (explained.get("Settings") or {}).items() if name not in asked},
         explained.get("Planning Time"),
         explained.get("Execution Time"),
         explained,
     )
 
 
-def _node(raw: Mapping[str, Any], heap: Mapping[str, Any] | None) -> Node:
+#: these read all that is below them before they give anything
+_READ_ALL = frozenset({"Sort", "Hash", "Aggregate", "Materialize", "WindowAgg", "ModifyTable"})
+#: these leave off reading what is below them when they have enough
+_LEAVE_OFF = frozenset({"Limit", "Merge Join"})
+
+
+def _cut(raw: Mapping[str, Any], each: Mapping[str, Any], cut: bool) -> bool:
+    """Whether what is below may be left off in the middle, so that fewer rows than expected are no misjudgement."""
+    kind = raw["Node Type"]
+    if kind in _LEAVE_OFF or (raw.get("Join Type") in ("Semi", "Anti") and each.get("Parent Relationship") == "Inner"):
+        return True
+    return cut and kind not in _READ_ALL
+
+
+def _node(raw: Mapping[str, Any], heap: Mapping[str, Any] | None, *, cut: bool) -> Node:
     kind = raw["Node Type"]
     # A bitmap index scan does not say whose index it reads: the heap scan above it does.
     of = heap if kind == "Bitmap Index Scan" and heap else raw
@@ -53,7 +67,8 @@ def _node(raw: Mapping[str, Any], heap: Mapping[str, Any] | None) -> Node:
         heap_fetches=raw.get("Heap Fetches"),
         lossy_blocks=raw.get("Lossy Heap Blocks"),
         rows_removed=raw.get("Rows Removed by Filter"),
-        plans=tuple(_node(each, below) for each in raw.get("Plans", ())),
+        cut=cut,
+        plans=tuple(_node(each, below, cut=_cut(raw, each, cut)) for each in raw.get("Plans", ())),
     )
 
 

@@ -97,6 +97,11 @@ class Postgres:
         return self.version_num // 10000
 
     @property
+    def version(self) -> str:
+        """The server's version as people write it: 15.20."""
+        return f"{self.version_num // 10000}.{self.version_num % 10000}"
+
+    @property
     def closed(self) -> bool:
         """True once the connection is closed or broken."""
         return self._conn.closed
