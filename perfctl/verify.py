@@ -50,7 +50,11 @@ def _indexes(sources: Sources) -> tuple[list[Item], list[str]]:
     from perfctl.indexes import judge, observe
     from perfctl.migrations.files import load
 
-    migrations = load([sources.loaded.settings.indexes.migrations])
+    folder = sources.loaded.settings.indexes.migrations
+    if not folder.exists() and "indexes.migrations" not in sources.loaded.origins:
+        # Nobody named it, and where it would be by default there is nothing.
+        return [], []
+    migrations = load([folder])
     scope = sources.target.database.schemas if sources.target.database else ()
     seen = observe.snapshot(sources.postgres(), migrations, scope=scope)
     return judge.verify(migrations, observe.wanted(migrations, seen), seen), []

@@ -21,6 +21,8 @@ _ROWS_FACTOR, _ROWS_LEAST = 2.0, 10.0
 _BLOCKS_FACTOR, _BLOCKS_LEAST = 1.1, 10
 #: cost is told from here
 _COST_FACTOR = 1.2
+#: two plans whose costs differ by less are as good as each other
+_TIE = 1.02
 #: a table that grew by less than this is as it was
 _GROWTH = 1.1
 
@@ -185,9 +187,26 @@ def _compare(then: Baseline, accepted: Accepted, query: HotQuery, seen: Evidence
         what = f"baseline: read by {'; '.join(map(str, was)) or 'fewer scans'} on {then.on}, now by {new}"
         if accepted.access in now.near(angle):
             return [Change(State.CANNOT_TELL, angle, f"{what}: a tie, with costs 5 % off it is the old plan")]
+        if _as_dear(then, accepted, query, seen):
+            return [Change(State.CANNOT_TELL, angle, f"{what}: a tie, it costs what the old plan cost")]
         why = attribute(then, accepted, query, seen, now)
         return [Change(State.FAILS, angle, what + "".join(f"\n  because {each}" for each in why), new)]
     return [*_rows(then, accepted, seen), *_blocks(then, accepted, seen), *_advice(accepted, plan, angle)]
+
+
+def _as_dear(then: Baseline, accepted: Accepted, query: HotQuery, seen: Evidence) -> bool:
+    """The new plan costs what the old one did over the same tables and indexes: either is as good.
+
+    PostgreSQL takes costs within one per cent for the same (STD_FUZZ_FACTOR, src/backend/optimizer/util/pathnode.c).
+    """
+    same = (
+        then.sql == digest(query.sql)
+        and accepted.values == _values(query, seen.angle)
+        and accepted.settings == seen.plan.settings
+        and not _schema(then, seen.catalogue)
+    )
+    cost = seen.plan.root.cost
+    return same and accepted.cost / _TIE <= cost <= accepted.cost * _TIE
 
 
 def _access(node: Node) -> Access:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -40,7 +41,9 @@ class Hot:
         known = {each.query.name for each in self.subjects} | {each.name for each in self.problems}
         for name in names:
             if not any(fnmatchcase(each, name) for each in known):
-                raise UsageError(f'there is no hot query "{name}"', hint=f"known: {', '.join(sorted(known)) or 'none'}")
+                near = difflib.get_close_matches(name, known, 3)
+                hint = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(sorted(known)) or 'none'}"
+                raise UsageError(f'there is no hot query "{name}"', hint=hint)
 
         def takes(name: str) -> bool:
             return any(fnmatchcase(name, wanted) for wanted in names)
