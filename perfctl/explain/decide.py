@@ -113,8 +113,9 @@ def item(subject: Subject, looked: Looked, tie: Tie, changes: Sequence[Change] =
     drifted = [each for each in changes if each.state is State.FAILS]
     unsure = [each for each in found if each[2].state is State.CANNOT_TELL]
     lines = [f"{angle}: {error.message}" for angle, error in looked.failures.items()]
-    lines += [_finding(*each, one=len(looked.evidence) == 1) for each in failing]
-    lines += [_drift(each, one=len(looked.evidence) == 1) for each in drifted]
+    seen = [Finding(ruled.said.key, v.saw, angle, v.part) for angle, ruled, v in failing]
+    seen += [Finding("baseline", each.what.removeprefix("baseline: "), each.angle, each.part) for each in drifted]
+    lines += _findings(seen, several=len(looked.evidence) > 1)
     lines += dict.fromkeys(f"cannot tell: {ruled.said.key}: {verdict.saw}" for _, ruled, verdict in unsure)
     lines += [f"{each.key} put aside: {each.reason}" for each in subject.aside]
     lines += dict.fromkeys(
@@ -146,16 +147,37 @@ def _good(looked: Looked, holding: Sequence[tuple[str, Ruled, Verdict]]) -> list
     return ["; ".join(reads) or "reads no table"]
 
 
-def _finding(angle: str, ruled: Ruled, verdict: Verdict, *, one: bool) -> str:
-    where = "" if one else f" ({angle})"
-    part = f"\n  {node_line(verdict.part)}" if verdict.part else ""
-    return f"{ruled.said.key}{where}: {verdict.saw}{part}"
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What does not hold from one angle."""
+
+    key: str
+    saw: str
+    angle: str
+    part: Node | None
 
 
-def _drift(change: Change, *, one: bool) -> str:
-    where = "" if one else f" ({change.angle})"
-    part = f"\n  {node_line(change.part)}" if change.part else ""
-    return change.what.replace("baseline:", f"baseline{where}:", 1) + part
+def _findings(found: Sequence[Finding], *, several: bool) -> list[str]:
+    """Lines for them: what is seen from several angles, and in one part of the plan, is said once."""
+    angles: dict[tuple[str, str], list[str]] = {}
+    parts: dict[tuple[str, str], list[str]] = {}
+    told: set[str] = set()
+    for each in found:
+        key = (each.key, each.saw)
+        angles.setdefault(key, []).append(each.angle)
+        line = f"  {node_line(each.part)}" if each.part else ""
+        if line and line not in told and key not in parts:
+            parts[key] = [line]
+            told.add(line)
+    return [
+        line
+        for (rule, saw), where in angles.items()
+        for line in (_said(rule, where if several else (), saw), *parts.get((rule, saw), ()))
+    ]
+
+
+def _said(rule: str, where: Sequence[str], saw: str) -> str:
+    return f"{rule} ({', '.join(where)}): {saw}" if where else f"{rule}: {saw}"
 
 
 def node_line(node: Node) -> str:

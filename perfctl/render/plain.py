@@ -21,6 +21,10 @@ def render(report: Report, *, colour: bool = False) -> str:
     status = max((len(item.status) for item in report.items), default=0)
     name = min(63, max((len(escape(item.name)) for item in report.items), default=0))
     for item in report.items:
+        if drawn := item.data.get("lines"):
+            # A drawing stands for itself.
+            lines += [escape(item.name), *(escape(line["text"]) for line in drawn), ""]
+            continue
         first, *rest = item.detail.splitlines() or [""]
         head = f"{item.status:<{status}}  " if judged else ""
         if colour and judged:
@@ -30,7 +34,6 @@ def render(report: Report, *, colour: bool = False) -> str:
         lines += [f"{indent}{escape(line)}" for line in rest]
         if statement := item.data.get("statement"):
             lines += [f"{indent}{escape(line)}" for line in str(statement).splitlines()]
-        lines += [f"{indent}{escape(line['text'])}" for line in item.data.get("lines", ())]
         lines += [f"{indent}waits for {escape(who)}" for who in item.data.get("waits_for", ())]
         if item.remedy:
             lines.append(f"{indent}= {escape(item.remedy)}")

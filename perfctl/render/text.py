@@ -37,7 +37,11 @@ def render(report: Report, console: Console) -> None:
         return
     for note in report.notes:
         console.print(Text(escape(note), style="dim"))
-    if report.items:
+    for item in report.items:
+        if "lines" in item.data:
+            _draw(item, console)
+    listed = [item for item in report.items if "lines" not in item.data]
+    if listed:
         table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, expand=False)
         # A list of settings has nothing to judge.
         judged = any(item.kind != "setting" for item in report.items)
@@ -45,20 +49,25 @@ def render(report: Report, console: Console) -> None:
             table.add_column("status", no_wrap=True)
         table.add_column("name", overflow="fold")
         table.add_column("detail", overflow="fold", ratio=1)
-        for item in report.items:
+        for item in listed:
             status = [Text(str(item.status), style=STYLES[item.status])] if judged else []
             table.add_row(*status, Text(escape(item.name)), _detail(item))
         console.print(table)
     console.print(Text(summary(report), style="bold"))
 
 
+def _draw(item: Item, console: Console) -> None:
+    """A drawing stands for itself; a line that is too long goes on in the next."""
+    console.print(Text(escape(item.name), style="bold"))
+    for line in item.data["lines"]:
+        console.print(Text(escape(line["text"]), style=_MARKS.get(line["mark"], "")), soft_wrap=True)
+    console.print()
+
+
 def _detail(item: Item) -> Text:
     text = Text("\n".join(escape(line) for line in item.detail.splitlines()))
     if statement := item.data.get("statement"):
         text.append("\n" + "\n".join(escape(line) for line in str(statement).splitlines()), style="dim")
-    for line in item.data.get("lines", ()):
-        lead = "\n" if text else ""
-        text.append(lead + escape(line["text"]), style=_MARKS.get(line["mark"], ""))
     for who in item.data.get("waits_for", ()):
         text.append(f"\nwaits for {escape(who)}", style="yellow")
     if item.remedy:

@@ -52,7 +52,7 @@ class UsesIndex(Standard):
                 return cannot_tell(f"too small here to choose {self}; another index serves it: {instead}")
             return fails(f"no scan can use {self}, also without sequential scans", instead)
         if not fitting:
-            return fails(f"there is no {self}", self._instead(seen.plan, fitting), "perfctl indexes verify")
+            return fails(f"there is no {self}", self._instead(seen.plan, fitting), "perfctl indexes apply")
         unusable = [index for index in fitting if not index.is_usable]
         if len(unusable) == len(fitting):
             return fails(f"{self} is not valid", self._instead(seen.plan, fitting), "perfctl indexes apply")
