@@ -23,6 +23,10 @@ SEND = ("apply", "--yes", "--blocker-age", "1h")
 SETTINGS = ("search_path", "statement_timeout", "lock_timeout", "default_transaction_read_only", "application_name")
 
 
+#: as slow on another table: neither is done before the other one is begun
+OTHER = "CREATE INDEX CONCURRENTLY j ON o (slow(a));"
+
+
 @pytest.fixture
 def wanted(project: Project, database: Database) -> Project:
     """Tables t and o, and migrations that want an index on each."""
@@ -156,6 +160,7 @@ def test_a_pool_of_one_is_refused_and_named(wanted: Project, database: Database)
 def test_a_pool_too_small_for_its_jobs_slows_the_run_down(wanted: Project, database: Database) -> None:
     slow_function(database)
     wanted.migration("1_a", SLOW)
+    wanted.migration("2_b", OTHER)
     with pgbouncer(database, "session", pool_size=2) as bouncer:
         far = elsewhere(wanted, bouncer.dsn)
         with held_at(database, SCANNING, lambda: far.start(*SEND, "--jobs", "2", form="ndjson")) as process:
@@ -190,6 +195,7 @@ def test_a_pool_that_others_have_lent_out_is_named(wanted: Project, database: Da
 def test_a_role_with_few_connections_slows_the_run_down(wanted: Project, database: Database) -> None:
     slow_function(database)
     wanted.migration("1_a", SLOW)
+    wanted.migration("2_b", OTHER)
     send(
         database, "CREATE ROLE few LOGIN CONNECTION LIMIT 2", "ALTER TABLE t OWNER TO few", "ALTER TABLE o OWNER TO few"
     )
