@@ -20,7 +20,7 @@ import jsonschema
 import pytest
 from typer.testing import CliRunner
 
-from perfctl.cli.app import app
+from perfctl.cli.app import application
 from perfctl.render.json import schema
 from tests.fix_servers import Database
 
@@ -64,7 +64,7 @@ class Ran:
 
 def run(*arguments: str, env: Mapping[str, str] | None = None) -> Ran:
     """Run a command in this process."""
-    result = CliRunner().invoke(app, list(arguments), env=env)
+    result = CliRunner().invoke(application(arguments[0]), list(arguments), env=env)
     if result.exception is not None and not isinstance(result.exception, SystemExit):
         raise result.exception
     return Ran(result.exit_code, result.stdout, result.stderr)

@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from importlib import import_module
 from types import FrameType
 
 import typer
 
-from perfctl.cli import config, demo, explain, indexes, verify
+from perfctl.cli import verify
 from perfctl.cli.session import stop_signals
 from perfctl.errors import StopRequested
 
@@ -18,23 +19,28 @@ _EPILOG = (
     "129/130/143 stopped."
 )
 
-app = typer.Typer(
-    name="perfctl",
-    help="Put indexes on a live PostgreSQL and take them off again; prove that they are there and right.",
-    epilog=_EPILOG,
-    no_args_is_help=True,
-    rich_markup_mode=None,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
-app.add_typer(indexes.app)
-app.add_typer(explain.app)
-app.add_typer(config.app)
-app.add_typer(demo.app)
-verify.add_to(app)
+#: the nouns, in the order of the help; each is a module here with its commands in ``app``
+GROUPS = ("indexes", "explain", "config", "demo")
 
 
-@app.callback()
+def application(first: str | None = None) -> typer.Typer:
+    """The commands; where ``first`` names a group of them, that group alone, for Typer takes its time over each."""
+    app = typer.Typer(
+        name="perfctl",
+        help="Put indexes on a live PostgreSQL and take them off again; prove that they are there and right.",
+        epilog=_EPILOG,
+        no_args_is_help=True,
+        rich_markup_mode=None,
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    for group in [first] if first in GROUPS else GROUPS:
+        app.add_typer(import_module(f"perfctl.cli.{group}").app)
+    verify.add_to(app)
+    app.callback()(_root)
+    return app
+
+
 def _root(
     version: bool = typer.Option(False, "--version", "-V", help="Print the version and exit."),
 ) -> None:
@@ -50,8 +56,9 @@ def run(arguments: list[str]) -> None:
     signals = stop_signals()
     for signum in signals:
         signal.signal(signum, _stop)
+    first = next((word for word in arguments if not word.startswith("-")), None)
     try:
-        app(arguments, prog_name="perfctl")
+        application(first)(arguments, prog_name="perfctl")
     except KeyboardInterrupt as stop:
         sys.exit(128 + (stop.signum if isinstance(stop, StopRequested) else signal.SIGINT))
     except BrokenPipeError:

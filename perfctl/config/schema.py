@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import json
 from functools import cache
+from importlib.resources import files
 from typing import Any
 
 from perfctl.config.model import Settings
@@ -52,6 +54,13 @@ def _is_harmless(schema: dict[str, Any]) -> bool:
 
 @cache
 def _schema() -> dict[str, Any]:
+    """Kept in a file: making it takes a tenth of a second, and every command that reads a configuration looks at it."""
+    found: dict[str, Any] = json.loads((files(__package__) / "schema.json").read_text(encoding="utf-8"))
+    return found
+
+
+def made() -> dict[str, Any]:
+    """The schema as the settings' classes make it; a test holds the file to it."""
     made = _tidy(Settings.model_json_schema())
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **made, "title": "perfctl.yaml"}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -24,6 +25,7 @@ from perfctl.config import (
 )
 from perfctl.config.database import PG_VARIABLES
 from perfctl.config.expand import expand
+from perfctl.config.schema import made
 from perfctl.errors import ConfigError
 
 ROOT = Path(__file__).parents[2]
@@ -405,6 +407,14 @@ def expanded(node: Any, environ: Mapping[str, str]) -> Any:
     if isinstance(node, list):
         return [expanded(each, environ) for each in node]
     return expand(node, environ).text if isinstance(node, str) else node
+
+
+def test_the_schema_that_ships_is_the_one_that_the_settings_make() -> None:
+    path = ROOT / "perfctl" / "config" / "schema.json"
+    wanted = json.dumps(made(), indent=2) + "\n"
+    if path.read_text() != wanted:
+        path.write_text(wanted)
+        pytest.fail(f"{path.name} was behind; it is written anew: look at it and commit it")
 
 
 def test_schema_is_one() -> None:
