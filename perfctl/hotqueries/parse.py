@@ -24,15 +24,20 @@ import postgast
 import yaml
 
 from perfctl.hotqueries.model import DEFAULT_SET, Expectation, HotQuery, Kind, Parameter, Problem, ValueSet
-from perfctl.hotqueries.placeholders import BadText, number
+from perfctl.hotqueries.placeholders import BadText, comments, number
 
 _NAME = re.compile(r"--\s*name:\s*([A-Za-z_][\w.\-]*)[!^$*<]?#?(?:\s+:\w+)?\s*")
-_DIRECTIVE = re.compile(r"--\s*([a-z]+):\s*(.*?)\s*")
-_TYPE = r"[A-Za-z_][\w. ]*?(?:\(\s*\d+(?:\s*,\s*\d+)?\s*\))?(?:\s*with(?:out)? time zone)?(?:\[\])*"
+_HEAD = re.compile(r"--\s*name\s*:.*", re.IGNORECASE)
+_DIRECTIVE = re.compile(r"--\s*([A-Za-z]+)\s*:\s*(.*?)\s*")
+_WORD = r'(?:[A-Za-z_]\w*|"[^"]+")'
+_TYPE = rf"{_WORD}(?:[. ]{_WORD})*?(?:\(\s*\d+(?:\s*,\s*\d+)?\s*\))?(?:\s*with(?:out)? time zone)?(?:\[\])*"
 _VALUE = r"'(?:[^']|'')*'|-?\d+(?:\.\d+)?|true|false|null"
-_PARAMETER = re.compile(rf"([A-Za-z_]\w*)(?:\s+({_TYPE}))?(?:\s*=\s*({_VALUE}))?", re.IGNORECASE)
-_SET = re.compile(r"([A-Za-z_][\w\-]*):\s*(.+)")
-_ASSIGNMENT = re.compile(rf"\s*([A-Za-z_]\w*)\s*=\s*({_VALUE})\s*(?:,|$)", re.IGNORECASE)
+#: a parameter is called by its name, or by its number in text that has ``$1``
+_CALLED = r"[A-Za-z_]\w*|\$?[1-9]\d*"
+_PARAMETER = re.compile(rf"({_CALLED})(?:\s+({_TYPE}))?(?:\s*=\s*({_VALUE}))?", re.IGNORECASE)
+_SET_NAME = re.compile(r"[A-Za-z_][\w\-]*")
+_SET = re.compile(rf"({_SET_NAME.pattern}):\s*(.+)")
+_ASSIGNMENT = re.compile(rf"\s*({_CALLED})\s*=\s*({_VALUE})\s*(?:,|$)", re.IGNORECASE)
 _KEYED = re.compile(r"([a-z_]+)\s*:\s*(\S.*)")
 
 #: what a comment's first word may be to mean something
@@ -66,31 +71,44 @@ class _Head:
 def parse(text: str, *, file: str, stem: str) -> tuple[list[HotQuery], list[Problem]]:
     """The queries of a file's text, and what is no query; a file without a ``-- name:`` is one, named ``stem``."""
     lines = [*_without_psql_commands(text.split("\n"))]
-    starts = [number for number, line in enumerate(lines) if _NAME.fullmatch(line.strip())]
+    starts = [number for number, line in enumerate(lines) if _HEAD.fullmatch(line.strip())]
     queries: list[HotQuery] = []
     problems: list[Problem] = []
     if starts and any(line.strip() and not line.lstrip().startswith("--") for line in lines[: starts[0]]):
         problems.append(Problem(stem, 'a statement before the first "-- name:"', file, 1))
     for start, end in zip(starts or [0], [*starts[1:], len(lines)], strict=True):
-        named = _NAME.fullmatch(lines[start].strip()) if starts else None
-        head = _Head(named[1] if named else stem)
+        head, behind = _Head(stem), start + bool(starts)
         try:
-            queries.append(_query(head, lines[start + bool(named) : end], file, start + bool(named)))
+            if starts:
+                head.name = _name(head, lines[start].strip(), start + 1)
+            queries.append(_query(head, lines[behind:end], file, behind))
         except _Bad as bad:
             problems.append(Problem(head.name, str(bad), file, bad.line, bad.hint))
     return queries, problems
+
+
+def _name(head: _Head, comment: str, line: int) -> str:
+    found = _NAME.fullmatch(comment)
+    if found is None:
+        head.name = comment.partition(":")[2].strip() or head.name
+        raise _Bad(f"no name: {comment}", line, "-- name: orders_of_user, without spaces")
+    return found[1]
 
 
 def from_config(given: Mapping[str, Any], *, file: str, line: int) -> HotQuery | Problem:
     """A query that stands in the configuration, its keys checked for their shape already."""
     head = _Head(str(given["name"]), purpose=[given.get("purpose") or ""])
     try:
-        for name, value in (given.get("params") or {}).items():
-            head.types[name] = value.get("type") if isinstance(value, Mapping) else None
-            if not isinstance(value, Mapping) or "value" in value:
-                head.defaults[name] = _text(value["value"] if isinstance(value, Mapping) else value)
+        for key, value in (given.get("params") or {}).items():
+            name = _called(key)
+            said = value if isinstance(value, Mapping) else {"value": value}
+            head.types[name] = _type(said, key, line)
+            if "value" in said:
+                head.defaults[name] = _text(said["value"], key, line)
         for name, values in (given.get("sets") or {}).items():
-            head.sets.append((name, {key: _text(value) for key, value in values.items()}, line))
+            if not _SET_NAME.fullmatch(name):
+                raise _Bad(f'"{name}" is no name for a value set', line, "letters, digits, _ and -")
+            head.sets.append((name, {_called(key): _text(value, key, line) for key, value in values.items()}, line))
         head.rules = [Expectation(*_only(rule, line), file, line) for rule in given.get("rules") or ()]
         head.overrides = [
             Expectation(key, None, file, line, reason) for key, reason in (given.get("override") or {}).items()
@@ -101,10 +119,26 @@ def from_config(given: Mapping[str, Any], *, file: str, line: int) -> HotQuery |
     return replace(found, line=line)
 
 
-def _text(value: object) -> str | None:
+def _called(key: object) -> str:
+    """``$1`` and ``1`` are the same parameter."""
+    return str(key).removeprefix("$")
+
+
+def _type(said: Mapping[str, Any], name: object, line: int) -> str | None:
+    if strange := sorted(set(said) - {"type", "value"}, key=str):
+        raise _Bad(f'parameter "{name}" has an unknown key "{strange[0]}"', line, "known: type, value")
+    found = said.get("type")
+    if found is not None and not (isinstance(found, str) and re.fullmatch(_TYPE, found, re.IGNORECASE)):
+        raise _Bad(f'parameter "{name}": {found!r} is no type', line)
+    return found
+
+
+def _text(value: object, name: object, line: int) -> str | None:
     """A value of the configuration in its type's text form."""
     if value is None:
         return None
+    if isinstance(value, (Mapping, Sequence)) and not isinstance(value, str):
+        raise _Bad(f'parameter "{name}" has no single value', line, """write it as SQL's text: '{1,2}', '{"a": 1}'""")
     return ("true" if value else "false") if isinstance(value, bool) else str(value)
 
 
@@ -126,6 +160,8 @@ def _query(head: _Head, lines: Sequence[str], file: str, before: int) -> HotQuer
         if lines[at].strip():
             _comment(head, lines[at].strip(), file, before + at + 1)
         at += 1
+    if at == len(lines):
+        raise _Bad("no statement", max(1, before + len("\n".join(lines).rstrip().split("\n")) if lines else before))
     return _statement(head, "\n".join(lines[at:]), file, before + at)
 
 
@@ -135,6 +171,8 @@ def _comment(head: _Head, comment: str, file: str, line: int) -> None:
         head.purpose.append(comment.lstrip("-").strip())
         return
     word, rest = found[1], found[2]
+    if word not in DIRECTIVES and word.lower() in DIRECTIVES:
+        raise _Bad(f'unknown "-- {word}:"', line, f'did you mean "-- {word.lower()}:"?')
     match word:
         case "param":
             _parameter(head, rest, line)
@@ -179,11 +217,12 @@ def _parameter(head: _Head, text: str, line: int) -> None:
     found = _PARAMETER.fullmatch(text)
     if found is None:
         raise _Bad("no parameter", line, "-- param: user_id bigint = '42'")
-    if found[1] in head.types:
-        raise _Bad(f'parameter "{found[1]}" is said twice', line)
-    head.types[found[1]] = found[2]
+    name = _called(found[1])
+    if name in head.types:
+        raise _Bad(f'parameter "{name}" is said twice', line)
+    head.types[name] = found[2]
     if found[3] is not None:
-        head.defaults[found[1]] = _value(found[3])
+        head.defaults[name] = _value(found[3])
 
 
 def _set(head: _Head, text: str, line: int) -> None:
@@ -195,7 +234,9 @@ def _set(head: _Head, text: str, line: int) -> None:
         if each is None:
             found = None
             break
-        values[each[1]] = _value(each[2])
+        if _called(each[1]) in values:
+            raise _Bad(f'parameter "{each[1]}" is said twice', line)
+        values[_called(each[1])] = _value(each[2])
         at = each.end()
     if found is None:
         raise _Bad("no value set", line, "-- set: busy: user_id = '7', since = '2026-01-01'")
@@ -206,14 +247,20 @@ def _statement(head: _Head, text: str, file: str, before: int) -> HotQuery:
     try:
         numbered = number(text, head.types)
     except BadText as bad:
-        raise _Bad(str(bad), before + bad.line) from None
+        raise _Bad(str(bad), before + bad.line, bad.hint) from None
+    for line, comment in comments(text):
+        said = _DIRECTIVE.fullmatch(comment.strip())
+        if said and said[1] in DIRECTIVES:
+            # It would be a promise that nobody tests.
+            raise _Bad(f'"-- {said[1]}:" stands inside the statement', before + line, "move it above the statement")
     if unused := [name for name in head.types if name not in numbered.names]:
         raise _Bad(f'parameter "{unused[0]}" is not used', before + 1)
     kind, functions = _look_into(numbered.sql, before)
     sets = [
         ValueSet(name, {**head.defaults, **_known(values, numbered.names, line)}) for name, values, line in head.sets
     ]
-    if head.defaults or not numbered.names:
+    # Where the named sets fill in what has no default, the defaults alone are no set.
+    if not numbered.names or (head.defaults and (not sets or set(numbered.names) <= set(head.defaults))):
         sets.insert(0, ValueSet(DEFAULT_SET, head.defaults))
     if twice := _twice([each.name for each in sets]):
         raise _Bad(f'two value sets are called "{twice}"', before + 1)
@@ -221,7 +268,7 @@ def _statement(head: _Head, text: str, file: str, before: int) -> HotQuery:
         name=head.name,
         sql=numbered.sql,
         file=file,
-        line=before + 1 + (len(text) - len(text.lstrip()) and text[: len(text) - len(text.lstrip())].count("\n")),
+        line=before + 1 + text[: len(text) - len(text.lstrip())].count("\n"),
         kind=kind,
         purpose=" ".join(filter(None, head.purpose)),
         parameters=tuple(Parameter(name, head.types.get(name)) for name in numbered.names),
@@ -248,7 +295,8 @@ def _look_into(sql: str, before: int) -> tuple[Kind, frozenset[tuple[str | None,
         tree = postgast.parse(sql)
     except postgast.PgQueryError as error:
         at = max(0, (error.cursorpos or 1) - 1)
-        raise _Bad(error.message, before + 1 + sql.count("\n", 0, at)) from None
+        hint = "give each parameter a name: :name or %(name)s" if re.search(r"%s\b|=\s*\?", sql) else None
+        raise _Bad(error.message, before + 1 + sql.count("\n", 0, at), hint) from None
     if len(tree.stmts) != 1:
         raise _Bad("more than one statement", before + 1)
     statement = tree.stmts[0].stmt
