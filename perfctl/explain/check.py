@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -58,6 +59,9 @@ def hot(loaded: Loaded, paths: Sequence[Path] = ()) -> Hot:
     """What the configuration names, with ``paths`` instead of its folder where some are given. Raises UsageError."""
     settings = loaded.settings.queries
     folder = settings.dir if settings.dir.is_dir() and not paths else None
+    if folder is None and not paths and "queries.dir" in loaded.origins:
+        file, line = _at(loaded.origins, "queries.dir")
+        raise UsageError(f'{file}:{line}: error: queries.dir: there is no folder "{settings.dir}"')
     inline = [
         (each.model_dump(), *_at(loaded.origins, f"queries.inline.{n}.name", f"queries.inline.{n}"))
         for n, each in enumerate(settings.inline)
@@ -91,9 +95,9 @@ def _expectation(loaded: Loaded, number: int, rule: Mapping[str, Any]) -> Expect
 def _at(origins: Mapping[str, object], *keys: str) -> tuple[str, int]:
     """File and line of the first key that stands in the file."""
     for key in keys:
-        file, colon, line = str(origins.get(key, "")).rpartition(":")
-        if colon and line.isdigit():
-            return file, int(line)
+        # A value out of the environment says so behind its line.
+        if found := re.match(r"(.+):(\d+)(?:,|$)", str(origins.get(key, ""))):
+            return found[1], int(found[2])
     return "perfctl.yaml", 1
 
 
@@ -206,5 +210,5 @@ def _notes(looked: Sequence[decide.Looked]) -> list[str]:
     names = ", ".join(map(str, small[:5])) + (f" and {len(small) - 5} more" if len(small) > 5 else "")
     return [
         f"{len(small)} table{'s are' if len(small) != 1 else ' is'} empty or of a few pages here: {names}; there the"
-        " question is whether an index can serve the query, and figures are not judged"
+        " question is whether an index can serve the query, and figures are judged only beside large tables"
     ]

@@ -4,13 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import combinations
 from typing import Any
 
 from perfctl.errors import PerfctlError, exit_code_of
 from perfctl.explain.baseline import Change
-from perfctl.explain.model import Node, Plan
+from perfctl.explain.model import GENERIC, Node, Plan
 from perfctl.explain.rule import BadRule, Evidence, Rule, State, Verdict, cannot_tell, human
 from perfctl.explain.rules import RULES, read
+from perfctl.explain.rules.forbid import Forbid
+from perfctl.explain.rules.join_method import METHODS, JoinMethod
+from perfctl.explain.rules.no_seq_scan import READS_ALL, NoSeqScan
+from perfctl.explain.rules.require import Require
+from perfctl.explain.rules.rows import Rows
+from perfctl.explain.rules.sort import SORTS, Sort
 from perfctl.hotqueries.model import Expectation, HotQuery, Problem
 from perfctl.report import Item, Status
 
@@ -53,7 +60,8 @@ def subject(query: HotQuery, everybody: Sequence[Expectation]) -> Subject | Prob
         if each.key not in RULES:
             return _bad(query, each, f'unknown rule "{each.key}"; known: {", ".join(RULES)}')
         if not (each.reason or "").strip():
-            return _bad(query, each, f"{each.key} is put aside without a reason")
+            hint = f"-- override: {each.key}: WHY"
+            return _bad(query, each, f"{each.key} is put aside without a reason", hint)
     ruled: list[Ruled] = []
     for said in (*query.rules, *common):
         try:
@@ -61,30 +69,44 @@ def subject(query: HotQuery, everybody: Sequence[Expectation]) -> Subject | Prob
         except BadRule as bad:
             return _bad(query, said, str(bad))
     if (clash := _contradiction(ruled)) is not None:
-        return _bad(query, clash[0].said, clash[1])
+        hint = "take one out; a rule of all is put aside by: -- override: KEY: WHY"
+        return _bad(query, clash[0].said, clash[1], hint)
     return Subject(query, tuple(ruled), query.overrides)
 
 
-def _bad(query: HotQuery, said: Expectation, message: str) -> Problem:
-    return Problem(query.name, message, said.file or query.file, said.line or query.line)
+def _bad(query: HotQuery, said: Expectation, message: str, hint: str | None = None) -> Problem:
+    return Problem(query.name, message, said.file or query.file, said.line or query.line, hint)
 
 
 def _contradiction(ruled: Sequence[Ruled]) -> tuple[Ruled, str] | None:
     """Two rules that no plan can hold to."""
-    required = {t: each for each in ruled if each.said.key == "require" for t in getattr(each.rule, "types", ())}
+    required = {kind: each for each in ruled if isinstance(each.rule, Require) for kind in each.rule.types}
     for each in ruled:
-        if each.said.key == "forbid":
-            for kind in getattr(each.rule, "types", ()):
-                if kind in required:
-                    return each, f"{kind} is required and forbidden"
-    ranges = [each for each in ruled if each.said.key == "rows"]
-    for one in ranges:
-        for other in ranges:
-            if getattr(one.rule, "low", 0) > getattr(other.rule, "high", 0):
+        if (kind := next((kind for kind in required if kind in _excluded(each.rule)), None)) is not None:
+            how = "forbidden" if isinstance(each.rule, Forbid) else f"ruled out by {each.said.key}: {each.said.value}"
+            return each, f"{kind} is required and {how}"
+    for one, other in combinations(ruled, 2):
+        match one.rule, other.rule:
+            case Rows() as a, Rows() as b if max(a.low, b.low) > min(a.high, b.high):
                 return one, "two ranges of rows that do not meet"
-    if "Sort" in required and any(each.said.key == "sort" for each in ruled):
-        return required["Sort"], "Sort is required, and sort is absent"
+            case JoinMethod() as a, JoinMethod() as b if not set(a.allowed) & set(b.allowed):
+                return one, "two methods of joining that exclude each other"
     return None
+
+
+def _excluded(rule: Rule) -> frozenset[str]:
+    """The types of node that no plan has which holds to the rule."""
+    match rule:
+        case Forbid(types=types):
+            return frozenset(types)
+        case Sort():
+            return frozenset(SORTS)
+        case NoSeqScan(table="*", over_pages=None):
+            return frozenset(READS_ALL)
+        case JoinMethod(allowed=allowed):
+            return frozenset(METHODS.values()) - set(allowed)
+        case _:
+            return frozenset()
 
 
 #: judges a rule once more on plans that were made with slightly other costs; True when some of them hold
@@ -97,6 +119,8 @@ def item(subject: Subject, looked: Looked, tie: Tie, changes: Sequence[Change] =
     found: list[tuple[str, Ruled, Verdict]] = []
     for evidence in looked.evidence:
         for ruled in subject.rules:
+            if ruled.rule.takes_generic and evidence.angle == GENERIC and len(looked.evidence) > 1:
+                continue
             verdict = ruled.rule.judge(evidence)
             if verdict.state is State.FAILS and ruled.rule.may_tie and tie(subject, evidence, ruled):
                 verdict = cannot_tell(f"{verdict.saw}: a tie, for with costs 5 % off the plan is another one")

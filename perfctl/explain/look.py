@@ -61,7 +61,8 @@ def look(pg: Postgres, subjects: Sequence[Subject], manner: Manner) -> list[Look
                 ran=ran.get(id(angle)),
                 why_not_run=not_run.get(id(angle)),
                 served=served.get(id(angle)),
-                generic=generic.get(id(angle.subject)),
+                # Without parameters there is one plan, whatever is bound.
+                generic=generic.get(id(angle.subject)) if angle.subject.query.parameters else plan,
             )
         )
     return [Looked(tuple(evidence[id(subject)]), failures[id(subject)]) for subject in subjects]

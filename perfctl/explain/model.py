@@ -10,6 +10,10 @@ from typing import Any
 GENERIC = "generic plan"
 
 
+#: nodes below which everything is read before the first row comes out
+_READS_FIRST = frozenset({"Sort", "Hash", "Aggregate", "HashAggregate", "MixedAggregate", "HashSetOp"})
+
+
 @dataclass(frozen=True, slots=True, order=True)
 class Relation:
     """A table, a materialized view or a partition."""
@@ -32,6 +36,8 @@ class Node:
     width: int
     relation: Relation | None = None
     alias: str | None = None
+    #: the table that an Insert, Update, Delete or Merge writes to
+    target: Relation | None = None
     index: str | None = None
     #: what filters, joins and sorts it, as PostgreSQL prints it: ``Index Cond``, ``Filter``, ``Sort Key``
     conditions: tuple[tuple[str, str], ...] = ()
@@ -50,8 +56,6 @@ class Node:
     heap_fetches: int | None = None
     lossy_blocks: int | None = None
     rows_removed: float | None = None
-    #: what is above it may leave off reading before its end
-    cut: bool = False
     plans: tuple[Node, ...] = ()
 
     @property
@@ -69,16 +73,18 @@ class Node:
     def q_error(self) -> float | None:
         """How far the estimate is off, as a factor from 1; both sides count at least one row.
 
-        None where it was not run, never executed, or left off before its end. (Moerkotte, Neumann, Steidl: Preventing
-        Bad Plans by Bounding the Impact of Cardinality Estimation Errors, VLDB 2009.)
+        None where it was not run, or never executed, and for BitmapAnd and BitmapOr, which always report no row
+        (https://www.postgresql.org/docs/current/using-explain.html#USING-EXPLAIN-CAVEATS). The measure is that of
+        Moerkotte, Neumann, Steidl: Preventing Bad Plans by Bounding the Impact of Cardinality Estimation Errors,
+        VLDB 2009.
         """
-        if self.actual_rows is None or not self.loops or (self.cut and self.actual_rows <= self.rows):
+        if self.actual_rows is None or not self.loops or self.type in ("BitmapAnd", "BitmapOr"):
             return None
         estimated, actual = max(1.0, self.rows), max(1.0, self.actual_rows)
         return max(estimated / actual, actual / estimated)
 
     def __str__(self) -> str:
-        words = self.type
+        words = self.type + (f" on {self.target}" if self.target else "")
         if self.index:
             words += f" using {self.index}"
         if self.relation and self.type != "Bitmap Index Scan":
@@ -127,6 +133,39 @@ class Plan:
     def was_run(self) -> bool:
         """It has actual figures."""
         return self.root.actual_rows is not None
+
+    @property
+    def pruned(self) -> int:
+        """Partitions that were put aside while the plan was made ready to run, and are not shown."""
+        return sum(node.removed for node in self.nodes())
+
+    def q_errors(self) -> list[tuple[Node, float]]:
+        """The nodes whose estimate a run has tested, each with its q-error, the root first.
+
+        Left out are nodes that were stopped early, by a LIMIT, EXISTS or the end of a merge, where fewer rows than
+        expected say nothing, and what a merge join reads again and counts twice.
+        """
+        return [*_q_errors(self.root, False)]
+
+
+def _q_errors(node: Node, stopped: bool) -> Iterator[tuple[Node, float]]:
+    error = node.q_error
+    fewer = (node.actual_rows or 0) < node.rows
+    if error is not None and not (stopped and fewer):
+        yield node, error
+    for each in node.plans:
+        inner = each.relationship == "Inner"
+        if node.type == "Merge Join" and inner:
+            # Rows with one key are read once for each row of the other side, and counted each time.
+            for below in each.plans:
+                yield from _q_errors(below, each.type not in _READS_FIRST)
+            continue
+        early = (
+            node.type in ("Limit", "Merge Join")
+            or (node.type == "Nested Loop" and inner and node.join_type in ("Semi", "Anti"))
+            or each.relationship in ("InitPlan", "SubPlan")
+        )
+        yield from _q_errors(each, early or (stopped and node.type not in _READS_FIRST))
 
 
 def _shape(node: Node) -> str:

@@ -17,7 +17,7 @@ CONDITIONS = (
 def read(explained: Mapping[str, Any], asked: Container[str] = ()) -> Plan:
     """The plan in one element of what ``EXPLAIN (FORMAT JSON, VERBOSE)`` gives, without the settings ``asked`` for."""
     return Plan(
-        _node(explained["Plan"], None, cut=False),
+        _node(explained["Plan"], None),
         {name: value for name, value in (explained.get("Settings") or {}).items() if name not in asked},
         explained.get("Planning Time"),
         explained.get("Execution Time"),
@@ -25,21 +25,7 @@ def read(explained: Mapping[str, Any], asked: Container[str] = ()) -> Plan:
     )
 
 
-#: these read all that is below them before they give anything
-_READ_ALL = frozenset({"Sort", "Hash", "Aggregate", "Materialize", "WindowAgg", "ModifyTable"})
-#: these leave off reading what is below them when they have enough
-_LEAVE_OFF = frozenset({"Limit", "Merge Join"})
-
-
-def _cut(raw: Mapping[str, Any], each: Mapping[str, Any], cut: bool) -> bool:
-    """Whether what is below may be left off in the middle, so that fewer rows than expected are no misjudgement."""
-    kind = raw["Node Type"]
-    if kind in _LEAVE_OFF or (raw.get("Join Type") in ("Semi", "Anti") and each.get("Parent Relationship") == "Inner"):
-        return True
-    return cut and kind not in _READ_ALL
-
-
-def _node(raw: Mapping[str, Any], heap: Mapping[str, Any] | None, *, cut: bool) -> Node:
+def _node(raw: Mapping[str, Any], heap: Mapping[str, Any] | None) -> Node:
     kind = raw["Node Type"]
     # A bitmap index scan does not say whose index it reads: the heap scan above it does.
     of = heap if kind == "Bitmap Index Scan" and heap else raw
@@ -53,6 +39,7 @@ def _node(raw: Mapping[str, Any], heap: Mapping[str, Any] | None, *, cut: bool) 
         width=raw.get("Plan Width", 0),
         relation=Relation(of.get("Schema", ""), name) if name and kind != "ModifyTable" else None,
         alias=of.get("Alias"),
+        target=Relation(of.get("Schema", ""), name) if name and kind == "ModifyTable" else None,
         index=raw.get("Index Name"),
         conditions=tuple((key, _words(raw[key])) for key in CONDITIONS if key in raw),
         join_type=raw.get("Join Type"),
@@ -67,13 +54,12 @@ def _node(raw: Mapping[str, Any], heap: Mapping[str, Any] | None, *, cut: bool) 
         heap_fetches=raw.get("Heap Fetches"),
         lossy_blocks=raw.get("Lossy Heap Blocks"),
         rows_removed=raw.get("Rows Removed by Filter"),
-        cut=cut,
-        plans=tuple(_node(each, below, cut=_cut(raw, each, cut)) for each in raw.get("Plans", ())),
+        plans=tuple(_node(each, below) for each in raw.get("Plans", ())),
     )
 
 
 def _type(raw: Mapping[str, Any]) -> str:
-    """The node as EXPLAIN's text form calls it: HashAggregate, Hash Join, Index Scan Backward, Insert."""
+    """The node as EXPLAIN's text form calls it, without its direction: HashAggregate, Index Scan, Insert."""
     kind: str = raw["Node Type"]
     strategy = raw.get("Strategy")
     if kind == "Aggregate" and strategy:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+import math
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from enum import StrEnum
 from fnmatch import fnmatchcase
 from typing import Any, Protocol, Self
@@ -13,6 +15,11 @@ from perfctl.explain.model import Catalogue, Node, Plan, Relation
 #: A table of so few pages is read whole whatever indexes there are; a table that was never vacuumed counts as ten
 #: (estimate_rel_size, src/backend/optimizer/util/plancat.c).
 SMALL_PAGES = 10
+
+
+_DIGITS = re.compile(r"\d+(?:\.\d+)?")
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|min|m)")
+_UNITS_MS = {"ms": 1.0, "s": 1000.0, "min": 60_000.0, "m": 60_000.0}
 
 
 class BadRule(ValueError):
@@ -71,9 +78,8 @@ class Evidence:
     why_not_run: str | None = None
     #: the plan without sequential scans, where a table is too small for one to mean anything
     served: Plan | None = None
+    #: the plan for any value; of a query without parameters its only plan
     generic: Plan | None = None
-    #: the same by the partitioned table's name, for rules name tables, not partitions
-    _small: frozenset[Relation] = field(default=frozenset())
 
     def is_small(self, relation: Relation) -> bool:
         """The table is empty, or so small that it is read whole in any case."""
@@ -86,12 +92,32 @@ class Evidence:
         return sorted(relation for relation in self.plan.relations if self.is_small(relation))
 
     def small_says(self) -> Verdict | None:
-        """The answer of a rule about figures where tables are small: none."""
-        if not self.small:
+        """The answer of a rule about figures where tables are too small for them: it cannot tell.
+
+        That is where all are small, partitions taken together, or one is empty; a lookup table of a page beside
+        large ones is what it is in production too.
+        """
+        pages: dict[Relation, int] = {}
+        for relation in self.plan.relations:
+            facts = self.catalogue.tables.get(relation)
+            if facts is None:
+                return None
+            table = facts.root or relation
+            pages[table] = pages.get(table, 0) + facts.pages
+        empty = [table for table, size in pages.items() if size == 0]
+        few = empty if pages and max(pages.values()) > SMALL_PAGES else pages
+        words = ", ".join(f"{table} ({counted(pages[table], 'page')})" for table in sorted(few))
+        return cannot_tell(f"too small here to tell: {words}") if few else None
+
+    def pruned_says(self, wanted: str = "*") -> Verdict | None:
+        """The answer of a rule about what is read where only values decide that; None where such a table is read."""
+        if not self.plan.pruned or any(self.names(node.relation, wanted) for node in self.plan.nodes()):
             return None
-        facts = [self.catalogue.tables[relation] for relation in self.small]
-        words = ", ".join(f"{each.relation} ({each.pages} pages)" for each in facts)
-        return cannot_tell(f"too small here to tell: {words}")
+        return self.values_decide()
+
+    def values_decide(self) -> Verdict:
+        """The answer where partitions are not shown because the values at the start put them aside."""
+        return cannot_tell(f"{counted(self.plan.pruned, 'partition')} pruned as the plan is started: values decide")
 
     def names(self, relation: Relation | None, wanted: str) -> bool:
         """The relation, or the partitioned table above it, is called so: ``table`` or ``schema.table``, a glob too."""
@@ -113,7 +139,7 @@ class Rule(Protocol):
     takes_a_run: bool
     #: what it says depends on the planner's choice, so a tie of two plans may decide it
     may_tie: bool
-    #: it compares the generic plan with the others
+    #: it compares the generic plan with the others, so of itself that one says nothing
     takes_generic: bool
 
     @classmethod
@@ -135,14 +161,14 @@ class Standard:
 
 
 def text(value: Any, what: str) -> str:
-    """A value that has to be text."""
+    """A value that has to be text, without the space around it. Raises BadRule."""
     if not isinstance(value, str) or not value.strip():
         raise BadRule(f"expected {what}")
     return value.strip()
 
 
 def mapping(value: Any, keys: frozenset[str], what: str) -> Mapping[str, Any]:
-    """A value that has to be keys with values, all of them known."""
+    """A value that has to be keys with values, all of them known. Raises BadRule."""
     if not isinstance(value, Mapping) or not value:
         raise BadRule(f"expected {what}")
     if strange := sorted(set(value) - keys):
@@ -151,37 +177,33 @@ def mapping(value: Any, keys: frozenset[str], what: str) -> Mapping[str, Any]:
 
 
 def figure(value: Any, what: str = "a number") -> float:
-    """A value that has to be a number of at least 0."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or value < 0:
+    """A value that has to be a finite number of at least 0. Raises BadRule."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or value < 0 or not math.isfinite(value):
         raise BadRule(f"expected {what}")
     return float(value)
 
 
 def bounds(value: Any) -> tuple[float, float]:
-    """``1..100``, ``..100``, ``5..`` or one number, as lowest and highest."""
-    if isinstance(value, (int, float)) and not isinstance(value, bool):
-        return float(value), float(value)
-    low, dots, high = str(value).partition("..")
-    try:
-        found = float(low or 0), float(high or "inf")
-    except ValueError:
-        dots = ""
-        found = 0.0, 0.0
-    if not dots or found[0] > found[1]:
-        raise BadRule("expected a range such as 1..100, ..100 or 5..")
+    """``1..100``, ``..100``, ``5..`` or one number, as lowest and highest. Raises BadRule."""
+    what = "a range such as 1..100, ..100 or 5.."
+    if isinstance(value, (int, float)):
+        return figure(value, what), figure(value, what)
+    low, dots, high = (part.strip() for part in str(value).partition(".."))
+    if not dots or not (low or high) or not all(_DIGITS.fullmatch(end) for end in (low, high) if end):
+        raise BadRule(f"expected {what}")
+    found = float(low or 0), float(high or "inf")
+    if found[0] > found[1]:
+        raise BadRule(f"expected {what}")
     return found
 
 
 def duration_ms(value: Any) -> float:
-    """``200ms`` or ``1.5s`` in milliseconds."""
-    said = text(value, "a duration such as 200ms or 2s")
-    for unit, factor in (("ms", 1.0), ("min", 60_000.0), ("s", 1000.0), ("m", 60_000.0)):
-        if said.endswith(unit):
-            try:
-                return float(said.removesuffix(unit)) * factor
-            except ValueError:
-                break
-    raise BadRule("expected a duration such as 200ms or 2s")
+    """``200ms`` or ``1.5s`` in milliseconds. Raises BadRule."""
+    what = "a duration such as 200ms or 2s"
+    found = _DURATION.fullmatch(text(value, what))
+    if found is None:
+        raise BadRule(f"expected {what}")
+    return float(found[1]) * _UNITS_MS[found[2]]
 
 
 def human(number: float) -> str:
@@ -189,6 +211,16 @@ def human(number: float) -> str:
     return f"{number:,.0f}" if number >= 100 or number == int(number) else f"{number:,.2f}".rstrip("0").rstrip(".")
 
 
-def heaviest(nodes: list[Node], key: Any) -> Node:
-    """The node with the largest figure."""
+def counted(number: float, what: str) -> str:
+    """``1 page``, ``2 pages``."""
+    return f"{human(number)} {what}{'' if number == 1 else 's'}"
+
+
+def heaviest(nodes: Sequence[Node], key: Callable[[Node], float]) -> Node:
+    """The node with the largest figure, the first of several. Raises ValueError for no nodes."""
     return max(nodes, key=key)
+
+
+def heaviest_scan(plan: Plan, key: Callable[[Node], float]) -> Node:
+    """The scan with the largest figure; the root of a plan that scans nothing."""
+    return heaviest([node for node in plan.nodes() if node.is_scan] or [plan.root], key)

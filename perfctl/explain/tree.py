@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from perfctl.explain.model import Node, Plan
@@ -21,9 +22,8 @@ class Line:
 
 def lines(plan: Plan) -> list[Line]:
     """The tree, each node with its figures, its conditions below it, and the totals."""
-    heavy = _heaviest(plan)
     found: list[Line] = []
-    _draw(plan.root, "", "", heavy, found)
+    _draw(plan.root, "", "", _Marks(_heaviest(plan), dict(_misjudged(plan))), found)
     if plan.settings:
         found.append(Line("settings: " + ", ".join(f"{name} = {value}" for name, value in plan.settings.items())))
     times = [("planning", plan.planning_ms), ("execution", plan.execution_ms)]
@@ -44,25 +44,40 @@ def _heaviest(plan: Plan) -> Node:
     return max(plan.nodes(), key=lambda node: _own(node, plan.was_run))
 
 
-def _draw(node: Node, lead: str, below: str, heavy: Node, found: list[Line]) -> None:
-    off = node.q_error is not None and node.q_error > _OFF
-    marks = (["◀ heaviest"] if node is heavy else []) + ([f"◀ rows off {human(node.q_error or 0)}×"] if off else [])
+def _misjudged(plan: Plan) -> Iterator[tuple[int, float]]:
+    """By a node's identity, for two nodes may be equal."""
+    return ((id(node), error) for node, error in plan.q_errors() if error > _OFF)
+
+
+@dataclass(frozen=True, slots=True)
+class _Marks:
+    heavy: Node
+    off: Mapping[int, float]
+
+
+def _draw(node: Node, lead: str, below: str, marked: _Marks, found: list[Line]) -> None:
+    heavy, off = node is marked.heavy, marked.off.get(id(node))
+    marks = (["◀ heaviest"] if heavy else []) + ([f"◀ rows off {human(off)}×"] if off else [])
     named = f"{node.subplan}: " if node.subplan else ""
     text = f"{lead}{named}{node}  {figures(node)}" + ("  " + "  ".join(marks) if marks else "")
-    found.append(Line(text, "off" if off else "heavy" if node is heavy else ""))
+    found.append(Line(text, "off" if off else "heavy" if heavy else ""))
     bar = "│ " if node.plans else "  "
     for key, words in node.conditions:
         found.append(Line(f"{below}{bar}  {key}: {words}"))
     if node.rows_removed:
         found.append(Line(f"{below}{bar}  removed by filter: {human(node.rows_removed)} rows"))
+    if node.removed:
+        found.append(Line(f"{below}{bar}  partitions pruned: {human(node.removed)}"))
     for number, each in enumerate(node.plans):
         last = number == len(node.plans) - 1
-        _draw(each, f"{below}{'└─' if last else '├─'} ", f"{below}{'   ' if last else '│  '}", heavy, found)
+        _draw(each, f"{below}{'└─' if last else '├─'} ", f"{below}{'   ' if last else '│  '}", marked, found)
 
 
 def figures(node: Node) -> str:
     """Estimate, and beside it what came."""
     words = f"cost {human(node.cost)}  rows {human(node.rows)}"
+    if node.workers_planned:
+        words += f"  workers {human(node.workers_planned)}"
     if node.actual_rows is None:
         return words
     if not node.loops:
@@ -74,6 +89,8 @@ def figures(node: Node) -> str:
         words += f"  blocks {human(node.blocks)}"
     if node.temp_blocks:
         words += f"  temp {human(node.temp_blocks)}"
+    if node.lossy_blocks:
+        words += f"  lossy {human(node.lossy_blocks)}"
     if node.heap_fetches:
         words += f"  heap fetches {human(node.heap_fetches)}"
     return words

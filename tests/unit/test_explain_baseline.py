@@ -35,7 +35,7 @@ def scan(index: str | None = "by_a", *, rows: float = 500, cost: float = 100.0, 
     """A scan of t, by an index or whole."""
     kind = "Index Scan" if index else "Seq Scan"
     conditions = (("Index Cond" if index else "Filter", "(t.a = '1'::integer)"),)
-    return Node(kind, rows, cost, 0.0, 8, T, "t", index, conditions, **facts)
+    return Node(kind, rows, cost, 0.0, 8, T, alias="t", index=index, conditions=conditions, **facts)
 
 
 def seen(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Self
 
-from perfctl.explain.rule import Evidence, Standard, Verdict, fails, figure, heaviest, holds, human
+from perfctl.explain.rule import Evidence, Standard, Verdict, cannot_tell, fails, figure, heaviest_scan, holds, human
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,8 +27,10 @@ class Buffers(Standard):
         if (small := seen.small_says()) is not None:
             return small
         root = seen.ran.root
-        blocks = root.blocks or 0
+        blocks = root.blocks
+        if blocks is None:
+            return cannot_tell("the server counted no blocks")
         if blocks <= self.most:
             return holds(f"{human(blocks)} blocks")
-        part = heaviest([n for n in seen.ran.nodes() if n.is_scan] or [root], lambda n: n.blocks or 0)
+        part = heaviest_scan(seen.ran, lambda n: n.blocks or 0)
         return fails(f"{human(blocks)} blocks, more than {human(self.most)}", part)

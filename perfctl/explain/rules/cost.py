@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Self
 
-from perfctl.explain.rule import Evidence, Standard, Verdict, fails, figure, heaviest, holds, human
+from perfctl.explain.rule import Evidence, Standard, Verdict, fails, figure, heaviest_scan, holds, human
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,5 +26,5 @@ class Cost(Standard):
         root = seen.plan.root
         if root.cost <= self.most:
             return holds(f"cost {human(root.cost)}")
-        part = heaviest([n for n in seen.plan.nodes() if n.is_scan] or [root], lambda n: n.cost)
+        part = heaviest_scan(seen.plan, lambda n: n.cost)
         return fails(f"cost {human(root.cost)}, more than {human(self.most)}", part)

@@ -25,5 +25,5 @@ class Forbid(Standard):
         """The first node of such a type."""
         for node in seen.plan.nodes():
             if node.type in self.types:
-                return seen.small_says() or fails(f"there is a {node.type}", node)
+                return seen.small_says() or fails(f"{node.type} is in the plan", node)
         return HOLDS

@@ -24,6 +24,8 @@ class HeapFetches(Standard):
         """Compares."""
         if seen.ran is None:
             return seen.run_says()
+        if (small := seen.small_says()) is not None:
+            return small
         scans = [node for node in seen.ran.nodes() if node.heap_fetches is not None]
         if not scans:
             return cannot_tell("the plan has no index-only scan")

@@ -13,9 +13,23 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 from perfctl.explain.model import Node
-from perfctl.explain.rule import Evidence, Standard, Verdict, fails, figure, holds, human, mapping, text
+from perfctl.explain.rule import (
+    Evidence,
+    Standard,
+    State,
+    Verdict,
+    cannot_tell,
+    fails,
+    figure,
+    holds,
+    human,
+    mapping,
+    text,
+)
 
-_READS_ALL = ("Seq Scan", "Sample Scan")
+READS_ALL = ("Seq Scan", "Sample Scan")
+#: what an index scan finds its rows by
+_NARROWS = {"Index Cond", "Order By"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,31 +54,45 @@ class NoSeqScan(Standard):
     def judge(self, seen: Evidence) -> Verdict:
         """A small table is looked at in the plan without sequential scans: what is still one there no index serves."""
         small = False
+        unsure: Verdict | None = None
         for node in seen.plan.nodes():
             if not self._counts(node, seen):
                 continue
             assert node.relation is not None
             if seen.is_small(node.relation):
                 small = True
-                if seen.served is None or not self._still(node, seen):
-                    continue
-                return fails(f"no index can serve {node.relation}", node, _cure(node))
+                found = _served(node, seen)
+                if found is not None and found.state is State.FAILS:
+                    return found
+                unsure = unsure or found
+                continue
             pages = seen.catalogue.tables[node.relation].pages if node.relation in seen.catalogue.tables else None
             size = f" of {human(pages)} pages" if pages is not None else ""
             return fails(f"{node.relation}{size} is read whole", node, _cure(node))
-        return holds("too small here to choose an index; one can serve it" if small else "")
+        unsure = unsure or seen.pruned_says(self.table)
+        return unsure or holds("too small here to choose an index; one can serve it" if small else "")
 
     def _counts(self, node: Node, seen: Evidence) -> bool:
-        if node.type not in _READS_ALL or not seen.names(node.relation, self.table):
+        if node.type not in READS_ALL or not seen.names(node.relation, self.table):
             return False
         facts = seen.catalogue.tables.get(node.relation) if node.relation else None
         return self.over_pages is None or facts is None or facts.pages > self.over_pages
 
-    def _still(self, node: Node, seen: Evidence) -> bool:
-        assert seen.served is not None
-        return any(
-            n.type in _READS_ALL and n.relation == node.relation and n.alias == node.alias for n in seen.served.nodes()
-        )
+
+def _served(node: Node, seen: Evidence) -> Verdict | None:
+    """What the plan without sequential scans says of a small table's scan; None where an index serves it."""
+    if seen.served is None:
+        return cannot_tell(f"{node.relation} is too small here to choose an index, and no other plan came")
+    for other in seen.served.nodes():
+        if (other.relation, other.alias) != (node.relation, node.alias):
+            continue
+        if other.type in READS_ALL:
+            return fails(f"no index can serve {node.relation}", node, _cure(node))
+        conditions = dict(other.conditions)
+        if "Filter" in conditions and other.type.startswith("Index") and not conditions.keys() & _NARROWS:
+            # It gives an order or has all columns; what is asked for is not what it finds rows by.
+            return cannot_tell(f"{node.relation} is too small here; {other} would read it whole")
+    return None
 
 
 def _cure(node: Node) -> str:

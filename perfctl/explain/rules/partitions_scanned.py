@@ -10,8 +10,20 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Self
 
-from perfctl.explain.model import Node
-from perfctl.explain.rule import Evidence, Standard, Verdict, cannot_tell, fails, figure, holds, human, mapping, text
+from perfctl.explain.model import GENERIC, Node
+from perfctl.explain.rule import (
+    Evidence,
+    Standard,
+    Verdict,
+    cannot_tell,
+    counted,
+    fails,
+    figure,
+    holds,
+    human,
+    mapping,
+    text,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,11 +52,14 @@ class PartitionsScanned(Standard):
                 continue
             found.setdefault(str(facts.root), set()).add(str(node.relation))
             first.setdefault(str(facts.root), node)
-        pruned = [node for node in plan.nodes() if node.removed]
-        if not found and not pruned:
-            return cannot_tell("no partition of it is in the plan")
+        if not found and not (plan.pruned and seen.angle != GENERIC):
+            return seen.pruned_says() or cannot_tell("no partition of it is in the plan")
         for root, partitions in found.items():
             if len(partitions) > self.most:
                 cure = "the condition has to be on the partition key, with its type"
-                return fails(f"{len(partitions)} partitions of {root}, more than {human(self.most)}", first[root], cure)
-        return holds(f"{max(map(len, found.values()), default=0)} partitions")
+                return fails(
+                    f"{counted(len(partitions), 'partition')} of {root}, more than {human(self.most)}",
+                    first[root],
+                    cure,
+                )
+        return holds(counted(max(map(len, found.values()), default=0), "partition"))

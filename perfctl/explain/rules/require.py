@@ -36,7 +36,7 @@ class Require(Standard):
         """What is missing."""
         there = {node.type for node in seen.plan.nodes()}
         if missing := [each for each in self.types if each not in there]:
-            return seen.small_says() or fails(f"there is no {missing[0]}", seen.plan.root)
+            return seen.small_says() or seen.pruned_says() or fails(f"there is no {missing[0]}", seen.plan.root)
         return holds()
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Self
 
-from perfctl.explain.rule import HOLDS, BadRule, Evidence, Standard, Verdict, fails
+from perfctl.explain.model import Node, Plan
+from perfctl.explain.rule import HOLDS, BadRule, Evidence, Standard, Verdict, fails, holds
 
-_SORTS = ("Sort", "Incremental Sort")
+SORTS = ("Sort", "Incremental Sort")
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,10 +25,16 @@ class Sort(Standard):
         return cls()
 
     def judge(self, seen: Evidence) -> Verdict:
-        """The first sort; for small tables in the plan without sequential scans."""
-        plan = seen.served or seen.plan
-        for node in plan.nodes():
-            if node.type in _SORTS:
-                key = dict(node.conditions).get("Sort Key", "")
-                return fails(f"sorts by {key}", node, f"an index that ends in {key}")
-        return HOLDS
+        """The first sort. For small tables an index that could give the order may not be worth its while."""
+        found = _sorts(seen.plan)
+        if not found:
+            return HOLDS
+        if (small := seen.small_says()) is not None:
+            served = seen.served is not None and not _sorts(seen.served)
+            return holds("too small here to choose it; an index can give the order") if served else small
+        key = dict(found[0].conditions).get("Sort Key", "")
+        return fails(f"sorts by {key}", found[0], f"an index that ends in {key}")
+
+
+def _sorts(plan: Plan) -> list[Node]:
+    return [node for node in plan.nodes() if node.type in SORTS]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Self
 
+from perfctl.explain.model import Node
 from perfctl.explain.rule import Evidence, Standard, Verdict, fails, figure, heaviest, holds, human
 
 
@@ -24,16 +25,16 @@ class Temp(Standard):
         """Compares."""
         if seen.ran is None:
             return seen.run_says()
-        root = seen.ran.root
-        blocks = root.temp_blocks or 0
+        if (small := seen.small_says()) is not None:
+            return small
+        blocks = seen.ran.root.temp_blocks or 0
         if blocks <= self.most:
             return holds(f"{human(blocks)} temporary blocks")
-        part = heaviest(
-            [n for n in seen.ran.nodes() if n.type in ("Sort", "Hash", "HashAggregate")] or [root],
-            lambda n: n.temp_blocks or 0,
-        )
-        return fails(
-            f"{human(blocks)} temporary blocks, more than {human(self.most)}",
-            part,
-            "more work_mem, or fewer rows to sort",
-        )
+        part = heaviest([*seen.ran.nodes()], _own)
+        cure = "more work_mem, or fewer rows to sort and hash"
+        return fails(f"{human(blocks)} temporary blocks, more than {human(self.most)}", part, cure)
+
+
+def _own(node: Node) -> int:
+    """A node's blocks count those below it too."""
+    return (node.temp_blocks or 0) - sum(each.temp_blocks or 0 for each in node.plans)

@@ -5,7 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Self
 
-from perfctl.explain.rule import Evidence, Standard, Verdict, cannot_tell, duration_ms, fails, heaviest, holds, human
+from perfctl.explain.rule import (
+    Evidence,
+    Standard,
+    Verdict,
+    cannot_tell,
+    duration_ms,
+    fails,
+    heaviest_scan,
+    holds,
+    human,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,11 +34,12 @@ class Time(Standard):
         """Compares."""
         if seen.ran is None:
             return seen.run_says()
+        if (small := seen.small_says()) is not None:
+            return small
         took = seen.ran.execution_ms
         if took is None:
             return cannot_tell("the server gave no execution time")
         if took <= self.most:
             return holds(f"{human(took)} ms")
-        return fails(
-            f"{human(took)} ms, more than {human(self.most)} ms", heaviest([*seen.ran.nodes()][-1:], lambda n: n.cost)
-        )
+        part = heaviest_scan(seen.ran, lambda n: n.blocks or 0)
+        return fails(f"{human(took)} ms, more than {human(self.most)} ms", part)

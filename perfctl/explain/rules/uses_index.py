@@ -42,20 +42,27 @@ class UsesIndex(Standard):
         fitting = [index for index in seen.catalogue.indexes if self._fits(index, seen)]
         if found := self._used(seen.plan, fitting):
             return holds(str(found))
-        of_small = [index for index in fitting if seen.is_small(index.relation)]
-        if of_small and seen.served is not None:
+        scanned = {node.relation for node in seen.plan.nodes() if node.relation}
+        if not scanned & {index.relation for index in fitting}:
+            if seen.plan.pruned and (fitting or not scanned):
+                return seen.values_decide()
+            if not scanned:
+                return cannot_tell("the plan reads no table")
+        if not fitting:
+            return fails(f"there is no {self}", self._instead(seen.plan, fitting), "perfctl indexes apply")
+        if not any(index.is_usable for index in fitting):
+            return fails(f"{self} is not valid", self._instead(seen.plan, fitting), "perfctl indexes apply")
+        of_small = [index for index in fitting if index.relation in scanned and seen.is_small(index.relation)]
+        if of_small:
+            if seen.served is None:
+                return cannot_tell(f"too small here to choose {self}, and no other plan came")
             if found := self._used(seen.served, of_small):
                 return holds(f"too small here to choose it; an index can serve it: {found}")
             instead = self._instead(seen.served, of_small)
             if instead is not None and instead.type not in ("Seq Scan", "Sample Scan"):
                 # Which of several indexes is the best one is what the missing rows would decide.
                 return cannot_tell(f"too small here to choose {self}; another index serves it: {instead}")
-            return fails(f"no scan can use {self}, also without sequential scans", instead)
-        if not fitting:
-            return fails(f"there is no {self}", self._instead(seen.plan, fitting), "perfctl indexes apply")
-        unusable = [index for index in fitting if not index.is_usable]
-        if len(unusable) == len(fitting):
-            return fails(f"{self} is not valid", self._instead(seen.plan, fitting), "perfctl indexes apply")
+            return fails(f"no scan can use {self}, also without sequential scans", instead, _cure(instead))
         instead = self._instead(seen.plan, fitting)
         saw = f"{self} is not used" + (f"; instead: {instead}" if instead else "")
         return fails(saw, instead, _cure(instead))
