@@ -11,7 +11,7 @@ from perfctl.errors import PerfctlError, exit_code_of
 from perfctl.explain.baseline import Change
 from perfctl.explain.model import GENERIC, Node, Plan
 from perfctl.explain.rule import BadRule, Evidence, Rule, State, Verdict, cannot_tell, human
-from perfctl.explain.rules import RULES, read
+from perfctl.explain.rules import RULES, read, unknown
 from perfctl.explain.rules.forbid import Forbid
 from perfctl.explain.rules.join_method import METHODS, JoinMethod
 from perfctl.explain.rules.no_seq_scan import READS_ALL, NoSeqScan
@@ -58,7 +58,7 @@ def subject(query: HotQuery, everybody: Sequence[Expectation]) -> Subject | Prob
     common = [each for each in everybody if each.key not in aside]
     for each in query.overrides:
         if each.key not in RULES:
-            return _bad(query, each, f'unknown rule "{each.key}"; known: {", ".join(RULES)}')
+            return _bad(query, each, unknown(each.key))
         if not (each.reason or "").strip():
             hint = f"-- override: {each.key}: WHY"
             return _bad(query, each, f"{each.key} is put aside without a reason", hint)

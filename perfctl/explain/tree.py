@@ -32,16 +32,19 @@ def lines(plan: Plan) -> list[Line]:
     return found
 
 
-def _own(node: Node, run: bool) -> float:
-    """What the node itself takes, without what is below it: blocks where it was run, else cost."""
-    if run:
-        return (node.blocks or 0) - sum(each.blocks or 0 for each in node.plans)
-    # What a limit leaves unread costs its child more than itself.
-    return node.cost - sum(min(each.cost, node.cost) for each in node.plans)
-
-
 def _heaviest(plan: Plan) -> Node:
-    return max(plan.nodes(), key=lambda node: _own(node, plan.was_run))
+    """The node that takes most itself, without what is below it: blocks where it was run, else cost."""
+    if plan.was_run:
+        return max(plan.nodes(), key=lambda node: (node.blocks or 0) - sum(each.blocks or 0 for each in node.plans))
+    return max(_own_costs(plan.root, plan.root.cost), key=lambda found: found[1])[0]
+
+
+def _own_costs(node: Node, most: float) -> Iterator[tuple[Node, float]]:
+    """By node, what it costs itself; ``most`` is what the node above pays: a limit leaves some of it unread."""
+    paid = min(node.cost, most)
+    yield node, paid - sum(min(each.cost, paid) for each in node.plans)
+    for each in node.plans:
+        yield from _own_costs(each, paid)
 
 
 def _misjudged(plan: Plan) -> Iterator[tuple[int, float]]:

@@ -46,12 +46,16 @@ RULES: Mapping[str, type[Rule]] = {
 }
 
 
+def unknown(key: str) -> str:
+    """That there is no such rule, in words, and which one is near."""
+    near = difflib.get_close_matches(key, RULES, 1)
+    return f'unknown rule "{key}"; ' + (f'did you mean "{near[0]}"?' if near else f"known: {', '.join(RULES)}")
+
+
 def read(key: str, value: Any) -> Rule:
     """The rule that a key and its value stand for. Raises BadRule."""
     if key not in RULES:
-        near = difflib.get_close_matches(key, RULES, 1)
-        hint = f'did you mean "{near[0]}"?' if near else f"known: {', '.join(RULES)}"
-        raise BadRule(f'unknown rule "{key}"; {hint}')
+        raise BadRule(unknown(key))
     try:
         return RULES[key].read(value)
     except BadRule as bad:
