@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
-from perfctl.demo.query import HotQuery
+from perfctl.hotqueries.model import HotQuery
 from perfctl.servers.postgres import Postgres
 
 #: A query is run until either is reached, so that slow ones do not make the show long.
@@ -29,15 +29,19 @@ class Timing:
 
 
 def measure(pg: Postgres, query: HotQuery) -> Timing:
-    """The median of several runs after one that fills the caches; the plan is that of the same parameters."""
-    pg.values(query.statement, query.samples)
+    """The median of several runs after one that fills the caches; the plan is that of the same parameters.
+
+    The values are those of the query's first set.
+    """
+    values = query.bound(query.sets[0])
+    pg.numbered(query.sql, values)
     taken: list[float] = []
     began = time.perf_counter()
     while len(taken) < RUNS and (not taken or time.perf_counter() - began < BOUND_S):
         start = time.perf_counter()
-        pg.values(query.statement, query.samples)
+        pg.numbered(query.sql, values)
         taken.append((time.perf_counter() - start) * 1000)
-    ((plan,),) = pg.values(f"EXPLAIN (FORMAT JSON) {query.statement}", query.samples)
+    ((plan,),) = pg.numbered(f"EXPLAIN (FORMAT JSON) {query.sql}", values)
     nodes = list(scans(plan[0]["Plan"]))
     return Timing(
         median(taken), len(taken), tuple(_said(node) for node in nodes),

@@ -6,6 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from perfctl.errors import UsageError
+from perfctl.hotqueries import files
+from perfctl.hotqueries.model import HotQuery
 from perfctl.servers import postgres
 
 DATABASE = "ai_code_review"
@@ -19,6 +22,17 @@ class Loaded:
     tables: int
     rows: int
     size_bytes: int
+
+
+def hot_queries(sql: Path) -> tuple[HotQuery, ...]:
+    """The reference system's hot queries, in the order of their files.
+
+    Raises UsageError with file and line for one that cannot be used.
+    """
+    found = files.load(sql / "queries")
+    for problem in found.problems:
+        raise UsageError(f"{problem.file}:{problem.line}: error: {problem.message}", hint=problem.hint)
+    return found.queries
 
 
 def load(conninfo: Mapping[str, str], sql: Path, scale: float) -> Loaded:

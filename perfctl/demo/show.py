@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import Protocol
 
 from perfctl import embedded
-from perfctl.demo import query, reference
+from perfctl.demo import reference
 from perfctl.demo.files import sql_folder
 from perfctl.demo.measure import Timing, measure
 from perfctl.demo.screen import Screen
 from perfctl.demo.traffic import CLIENTS, Application, Traffic
 from perfctl.demo.verdict import Compared, Shown, counted, p95, say_ms
+from perfctl.hotqueries.model import HotQuery
 from perfctl.report import Item, Report, Status
 from perfctl.servers import postgres
 
@@ -49,13 +50,13 @@ class Stage:
     items: list[Item]
     commands: Commands
     conninfo: Mapping[str, str]
-    queries: tuple[query.HotQuery, ...]
+    queries: tuple[HotQuery, ...]
 
 
 def run(screen: Screen, scale: float, items: list[Item], commands: Callable[[Path], Commands]) -> None:
     """Play it; what was shown is added to ``items``. ``commands`` makes them for a configuration file."""
     sql = sql_folder()
-    queries = query.load(sql / "queries")
+    queries = reference.hot_queries(sql)
     installation = embedded.find_postgres(MAJOR)
     embedded.find_valkey()
     screen.title("perfctl demo: indexes onto a live database, proven, and off again")
@@ -198,7 +199,7 @@ def _verify(stage: Stage, title: str, *, absent: bool) -> Report:
 def _compare(stage: Stage, queries: Sequence[Compared]) -> None:
     rows = []
     for each in sorted(queries, key=lambda compared: -compared.ratio):
-        used = each.query.index if each.index_is_used else f"not {each.query.index}: {', '.join(each.after.scans)}"
+        used = str(each.query.index) if each.index_is_used else f"not {each.query.index}: {', '.join(each.after.scans)}"
         figures = (f"{each.before.median_ms:,.2f}", f"{each.after.median_ms:,.2f}", f"{each.ratio:,.1f}x")
         rows.append(((each.query.name, *figures, used), "" if each.index_is_used else "bold yellow"))
         stage.items.append(each.item())

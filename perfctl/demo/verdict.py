@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from statistics import median
 
 from perfctl.demo.measure import Timing
-from perfctl.demo.query import HotQuery
 from perfctl.demo.traffic import Traffic
+from perfctl.hotqueries.model import HotQuery
 from perfctl.report import Item, Report, Status
 
 #: An application's user does not notice a pause below this.

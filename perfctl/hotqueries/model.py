@@ -82,6 +82,13 @@ class HotQuery:
     functions: frozenset[tuple[str | None, str]] = field(default=frozenset())
 
     @property
+    def index(self) -> str | None:
+        """The index that its first ``uses_index`` names; None where it names none."""
+        return next(
+            (each.value for each in self.rules if each.key == "uses_index" and isinstance(each.value, str)), None
+        )
+
+    @property
     def why_not_run(self) -> str | None:
         """Why EXPLAIN ANALYZE must not run it; None for a plain SELECT.
 

@@ -142,6 +142,12 @@ class Postgres:
             cursor.execute(statement.encode(), parameters)
             return cursor.fetchall()
 
+    def numbered(self, statement: str, values: Sequence[str | None]) -> list[tuple[Any, ...]]:
+        """Send one statement whose parameters stand as ``$1`` …, and return its rows as tuples."""
+        with self._traced(statement), psycopg.RawCursor(self._conn) as cursor:
+            cursor.execute(statement.encode(), values or None)
+            return cursor.fetchall()
+
     def rolled_back(self, statements: Sequence[str], after: Sequence[str] = ()) -> list[tuple[Any, ...]]:
         """Send statements as one message, in a transaction that is rolled back; returns the last one's rows.
 

@@ -1,97 +1,56 @@
-"""The demo's decisions on plain values: query headers, placeholders, plans, the verdict."""
+"""The demo's decisions on plain values: the reference queries, plans, the verdict."""
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
-from perfctl.demo import place, query
+from perfctl.demo import place, reference
 from perfctl.demo.files import sql_folder
 from perfctl.demo.measure import Timing, scans
-from perfctl.demo.placeholders import BadText, bind
-from perfctl.demo.query import BadQuery, HotQuery, Parameter, parse
 from perfctl.demo.show import configuration
 from perfctl.demo.traffic import Traffic
 from perfctl.demo.verdict import Compared, Shown, p95, say_ms
-from perfctl.errors import Refused
+from perfctl.errors import Refused, UsageError
+from perfctl.hotqueries.model import Expectation, HotQuery
 from perfctl.report import Item, Report, Status
 
-HEAD = "-- name: q\n-- What it is for: this.\n-- param: a text = 'it''s'\n-- param: n bigint = -1\n-- index: idx\n"
-BODY = "SELECT 1 FROM t WHERE a = :a AND n = :n;\n"
-
-
-def test_a_query_is_its_header_and_its_bound_statement() -> None:
-    assert parse(HEAD + BODY, "q") == HotQuery(
-        "q",
-        "What it is for: this.",
-        (Parameter("a", "text", "it's"), Parameter("n", "bigint", "-1")),
-        "idx",
-        "SELECT 1 FROM t WHERE a = CAST(%(a)s AS text) AND n = CAST(%(n)s AS bigint)",
-    )
-
-
-def test_a_query_needs_no_parameters() -> None:
-    found = parse("-- name: q\n-- Purpose.\n-- index: i\nSELECT 1;\n", "q")
-    assert (found.samples, found.statement) == ({}, "SELECT 1")
+QUERIES = sql_folder() / "queries"
 
 
 def test_each_of_the_reference_systems_queries_can_be_read() -> None:
-    found = query.load(sql_folder() / "queries")
+    found = reference.hot_queries(sql_folder())
     assert len(found) == 27
     assert len({each.index for each in found}) == 27
 
 
-@pytest.mark.parametrize(
-    ("text", "line"),
-    [
-        ("", 1),
-        (HEAD.replace("name: q", "name: other") + BODY, 1),
-        (HEAD.replace("-- What it is for: this.\n", "") + BODY, 2),
-        (HEAD.replace("-- index: idx\n", "") + BODY, 5),
-        (HEAD.replace("= 'it''s'", "= 'it's'") + BODY, 3),
-        (HEAD.replace("= 'it''s'", "= now()") + BODY, 3),
-        (HEAD.replace("a text", "a text; DROP TABLE t") + BODY, 3),
-        (HEAD.replace("-- index: idx", "-- index: idx, other") + BODY, 5),
-        (HEAD + "-- tags: hot\n" + BODY.replace(":n", ":m"), 7),
-        (HEAD + BODY.replace(";", ""), 6),
-        (HEAD + BODY + "SELECT 2;\n", 6),
-        (HEAD + "SELECT :n, :a;\n", 6),
-        (HEAD + "SELECT :a;\n", 6),
-    ],
-)
-def test_a_header_that_is_not_strict_is_refused_with_its_line(text: str, line: int) -> None:
-    with pytest.raises(BadQuery) as refused:
-        parse(text, "q", "queries/q.sql")
-    assert refused.value.message.startswith(f"queries/q.sql:{line}: error: ")
-    assert refused.value.exit_code == 2
+def test_a_reference_query_that_is_not_usable_ends_the_demo_with_its_line(tmp_path: Path) -> None:
+    (tmp_path / "queries").mkdir()
+    (tmp_path / "queries" / "q.sql").write_text("-- name: q\n-- index: i\nSELEC 1;\n", encoding="utf-8")
+    with pytest.raises(UsageError) as refused:
+        reference.hot_queries(tmp_path)
+    assert refused.value.message == f'{tmp_path}/queries/q.sql:3: error: syntax error at or near "SELEC"'
 
 
-@pytest.mark.parametrize(
-    ("text", "bound"),
-    [
-        ("SELECT x::text FROM t WHERE k = :k;", "SELECT x::text FROM t WHERE k = CAST(%(k)s AS int)"),
-        ("SELECT d ? 'x' AND d ?| :k;", "SELECT d ? 'x' AND d ?| CAST(%(k)s AS int)"),
-        ("SELECT ':k', E'\\':k', \":k\", :k;", "SELECT ':k', E'\\':k', \":k\", CAST(%(k)s AS int)"),
-        ("SELECT $$:k;$$, $a$ :k $$ $a$, :k;", "SELECT $$:k;$$, $a$ :k $$ $a$, CAST(%(k)s AS int)"),
-        ("SELECT :k -- at 10:30; :no\n;", "SELECT CAST(%(k)s AS int) -- at 10:30; :no"),
-        ("SELECT /* :no; */ a[1:2], f(x := :k);", "SELECT /* :no; */ a[1:2], f(x := CAST(%(k)s AS int))"),
-        ("SELECT 5 % :k, 'a%';", "SELECT 5 %% CAST(%(k)s AS int), 'a%%'"),
-        ("SELECT :k + :k;", "SELECT CAST(%(k)s AS int) + CAST(%(k)s AS int)"),
-        ("SELECT '2026-01-01 10:30'::timestamptz + :k::int;",
-         "SELECT '2026-01-01 10:30'::timestamptz + CAST(%(k)s AS int)::int"),
-    ],
-)  # fmt: skip
-def test_only_a_placeholder_is_taken_for_one(text: str, bound: str) -> None:
-    assert bind(text, {"k": "int"}) == bound
-
-
-def test_a_placeholder_without_a_parameter_is_refused_with_its_line() -> None:
-    with pytest.raises(BadText) as refused:
-        bind("SELECT 1\n  + :k;", {})
-    assert refused.value.line == 2
+@pytest.mark.parametrize("query", reference.hot_queries(sql_folder()), ids=lambda query: query.name)
+def test_a_reference_query_says_what_it_is_for_its_index_and_a_sample_of_every_parameter(query: HotQuery) -> None:
+    text = (QUERIES / f"{query.name}.sql").read_text(encoding="utf-8")
+    head = [line for line in text.splitlines() if line.startswith("--")]
+    words = [re.match(r"-- (?:(name|param|index): )?", line) for line in head]
+    assert [found and found[1] for found in words] == ["name", None, *("param",) * len(query.parameters), "index"]
+    assert query.purpose
+    assert [each.key for each in query.rules] == ["uses_index"]
+    assert re.fullmatch(r"idx_[a-z_]+", query.index or "")
+    assert all(each.type for each in query.parameters)
+    (values,) = query.sets
+    assert [*values.values] == [each.name for each in query.parameters]
+    assert None not in query.bound(values)
+    assert query.why_not_run is None
+    assert text.endswith(";\n")
 
 
 def test_scans_are_found_in_the_depth_of_a_plan() -> None:
@@ -113,7 +72,7 @@ def report(status: Status, number: int = 2) -> Report:
 
 
 def compared(before_ms: float, after_ms: float, *indexes: str) -> Compared:
-    found = HotQuery("q", "Purpose.", (), "i0", "SELECT 1")
+    found = HotQuery("q", "SELECT 1", "q.sql", 1, rules=(Expectation("uses_index", "i0"),))
     return Compared(found, Timing(before_ms, 5, ("Seq Scan on t",), ()), Timing(after_ms, 9, ("…",), indexes))
 
 
