@@ -88,12 +88,15 @@ def names(module: str) -> Iterator[str]:
 
 
 PURE = [m for m in MODULES if m.split(".")[-1] in PURE_NAMES and within(m, *FEATURES)]
-PURE += [m for m in MODULES if ".explain.rules." in m]
+PURE += [m for m in MODULES if within(m, "explain.rules", "explain.plan", "explain.rule")]
+PURE += [f"perfctl.hotqueries.{name}" for name in ("model", "parse", "placeholders")]
 
 
 def test_the_rules_meet_the_sources() -> None:
     assert len(MODULES) > 40
     assert len(PURE) >= len(PURE_NAMES)
+    assert len(set(PURE)) == len(PURE)
+    assert set(PURE) <= MODULES.keys()
 
 
 @pytest.mark.parametrize("module", under("errors"))
@@ -101,15 +104,20 @@ def test_errors_imports_nothing_of_perfctl(module: str) -> None:
     assert own(module) == set()
 
 
-@pytest.mark.parametrize("module", under("report", "config", "migrations"))
-def test_report_config_and_migrations_import_only_errors(module: str) -> None:
+@pytest.mark.parametrize("module", under("report", "config", "migrations", "hotqueries"))
+def test_report_config_and_the_readers_import_only_errors(module: str) -> None:
     room = module.split(".")[1]
     assert {name for name in own(module) if not within(name, room, "errors")} == set()
 
 
 @pytest.mark.parametrize(
     ("room", "libraries"),
-    [("report", set()), ("config", {"yaml", "pydantic", "pydantic_core", "psycopg"}), ("migrations", {"postgast"})],
+    [
+        ("report", set()),
+        ("config", {"yaml", "pydantic", "pydantic_core", "psycopg"}),
+        ("migrations", {"postgast"}),
+        ("hotqueries", {"postgast", "yaml"}),
+    ],
 )
 def test_they_bring_their_parser_and_no_other_library(room: str, libraries: set[str]) -> None:
     for module in under(room):
@@ -119,7 +127,8 @@ def test_they_bring_their_parser_and_no_other_library(room: str, libraries: set[
 @pytest.mark.parametrize("module", PURE)
 def test_a_pure_module_meets_no_server_clock_or_environment(module: str) -> None:
     assert foreign(module) & IMPURE == set()
-    assert not any(within(name, "servers", "queries", "config", "cli", "render", "embedded") for name in own(module))
+    impure = ("servers", "queries", "config", "cli", "render", "embedded", "hotqueries.files", "explain.observe")
+    assert not any(within(name, *impure, "explain.look", "explain.check") for name in own(module))
 
 
 @pytest.mark.parametrize("module", PURE)
