@@ -89,7 +89,7 @@ def names(module: str) -> Iterator[str]:
 
 PURE = [m for m in MODULES if m.split(".")[-1] in PURE_NAMES and within(m, *FEATURES)]
 PURE += [m for m in MODULES if within(m, "explain.rules", "explain.plan", "explain.rule")]
-PURE += [f"perfctl.hotqueries.{name}" for name in ("model", "parse", "placeholders")]
+PURE += [f"perfctl.hotqueries.{name}" for name in ("head", "model", "parse", "placeholders", "statement")]
 
 
 def test_the_rules_meet_the_sources() -> None:

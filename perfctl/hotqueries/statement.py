@@ -1,0 +1,64 @@
+"""What a statement does and calls, by PostgreSQL's own grammar. Pure."""
+
+from __future__ import annotations
+
+import re
+from typing import Any, NoReturn
+
+import postgast
+
+from perfctl.hotqueries.head import Bad
+from perfctl.hotqueries.model import Kind
+
+_WRITES = {"insert_stmt", "update_stmt", "delete_stmt", "merge_stmt"}
+_OTHERS = {"create_table_as_stmt", "declare_cursor_stmt", "execute_stmt"}
+
+
+def look_into(sql: str, before: int) -> tuple[Kind, frozenset[tuple[str | None, str]]]:
+    """What the statement does and which functions it calls, by PostgreSQL's own grammar.
+
+    ``before`` is how many lines stand before it. Raises Bad for no statement that has a plan, or several.
+    """
+    try:
+        tree = postgast.parse(sql)
+    except postgast.PgQueryError as error:
+        at = max(0, (error.cursorpos or 1) - 1)
+        hint = "give each parameter a name: :name or %(name)s" if re.search(r"%s\b|=\s*\?", sql) else None
+        raise Bad(error.message, before + 1 + sql.count("\n", 0, at), hint) from None
+    if len(tree.stmts) != 1:
+        raise Bad("more than one statement", before + 1)
+    statement = tree.stmts[0].stmt
+    (top,) = [descriptor.name for descriptor, _ in statement.ListFields()]
+    functions = frozenset(_function(call) for call in _nodes(statement, "FuncCall"))
+    if top in _WRITES:
+        return Kind.WRITE, functions
+    if top in _OTHERS:
+        return Kind.OTHER, functions
+    if top != "select_stmt":
+        _refuse_kind(top, before)
+    if any(_nodes(statement, "IntoClause")):
+        return Kind.OTHER, functions
+    inner = ("LockingClause", "InsertStmt", "UpdateStmt", "DeleteStmt", "MergeStmt")
+    writes = any(True for name in inner for _ in _nodes(statement, name))
+    return (Kind.WRITE if writes else Kind.SELECT), functions
+
+
+def _refuse_kind(top: str, before: int) -> NoReturn:
+    what = top.removesuffix("_stmt").replace("_", " ").upper()
+    raise Bad(f"{what} has no plan", before + 1, "a hot query is a SELECT, INSERT, UPDATE, DELETE or MERGE")
+
+
+def _nodes(message: Any, kind: str) -> Any:
+    """Every part of the tree of that kind."""
+    if message.DESCRIPTOR.name == kind:
+        yield message
+    for descriptor, value in message.ListFields():
+        if descriptor.message_type is None:
+            continue
+        for each in value if descriptor.is_repeated else (value,):
+            yield from _nodes(each, kind)
+
+
+def _function(call: Any) -> tuple[str | None, str]:
+    words = [part.string.sval for part in call.funcname]
+    return (words[-2] if len(words) > 1 else None, words[-1])
