@@ -109,7 +109,10 @@ def manner(loaded: Loaded, *, analyze: bool = False, timeout_s: float | None = N
 
 
 def check(pg: Postgres, hot: Hot, how: Manner, baselines: Path) -> tuple[list[Item], list[str]]:
-    """One item a query, held to its rules and to its baseline where it has one; and notes about all of them."""
+    """One item a query, those that cannot be used first, and notes about all of them. Raises as ``look``.
+
+    Each is held to its rules, and to its baseline where it has one.
+    """
     looked = look.look(pg, hot.subjects, how)
     replans = Replans(pg, how)
     items = [decide.problem(each) for each in hot.problems]

@@ -114,7 +114,11 @@ Tie = Callable[[Subject, Evidence, Ruled], bool]
 
 
 def item(subject: Subject, looked: Looked, tie: Tie, changes: Sequence[Change] = ()) -> Item:
-    """What is to be said of a query; ``changes`` are those since its baseline."""
+    """What is to be said of a query; ``changes`` are those since its baseline.
+
+    A finding where a rule fails from some angle or a change gates; else unknown where an angle has no plan, with the
+    exit code of the first cause; else skipped where no rule can tell; else ok.
+    """
     query = subject.query
     found: list[tuple[str, Ruled, Verdict]] = []
     for evidence in looked.evidence:

@@ -40,7 +40,10 @@ class _Angle:
 
 
 def look(pg: Postgres, subjects: Sequence[Subject], manner: Manner) -> list[Looked]:
-    """What there is to see of each query, in their order."""
+    """What there is to see of each query, in their order; why an angle has no plan is among its failures.
+
+    Raises what the server says where the catalogue cannot be read.
+    """
     angles, failures = _angles(subjects, manner)
     plain = observe.plans(pg, [Request(each.subject.query, each.values) for each in angles], manner.limits)
     planned = [(angle, plan) for angle, plan in zip(angles, plain, strict=True) if isinstance(plan, Plan)]

@@ -19,6 +19,9 @@ from perfctl.servers.postgres import Postgres
 #: EXPLAINs of one transaction, whose locks on tables are held until its end
 _AT_ONCE = 50
 
+#: the prepared statement whose plan is asked for
+_GENERIC = "perfctl_generic"
+
 #: A plan that is measured is one that does not depend on how many workers were free, nor on compiling.
 _SERIAL = {"max_parallel_workers_per_gather": "0", "jit": "off"}
 
@@ -50,7 +53,7 @@ class Request:
     run: bool = False
 
     def statements(self) -> list[tuple[str, tuple[str | None, ...]]]:
-        """What is sent for it, in order; the last one gives the plan."""
+        """What is sent for it, in order, each text with its values; the one that begins with EXPLAIN gives the plan."""
         if self.run:
             options = "ANALYZE, BUFFERS, TIMING OFF, VERBOSE, SETTINGS, FORMAT JSON"
         else:
@@ -60,9 +63,9 @@ class Request:
         # EXPLAIN (GENERIC_PLAN) takes no values, and this protocol none without values.
         nulls = ", ".join(["NULL"] * len(self.query.parameters))
         return [
-            (f"PREPARE perfctl_generic AS {self.query.sql}", ()),
-            (f"EXPLAIN ({options}) EXECUTE perfctl_generic({nulls})", ()),
-            ("DEALLOCATE perfctl_generic", ()),
+            (f"PREPARE {_GENERIC} AS {self.query.sql}", ()),
+            (f"EXPLAIN ({options}) EXECUTE {_GENERIC}({nulls})", ()),
+            (f"DEALLOCATE {_GENERIC}", ()),
         ]
 
     def all_settings(self) -> dict[str, str]:
@@ -76,7 +79,7 @@ class Request:
 
 
 def plans(pg: Postgres, requests: Sequence[Request], limits: Limits) -> list[Plan | PerfctlError]:
-    """A plan, or why there is none, for each request, in their order."""
+    """A plan, or why there is none, for each request, in their order; no error of the server is raised."""
     answers: dict[int, Plan | PerfctlError] = {}
     groups: dict[tuple[tuple[str, str], ...], list[int]] = {}
     for place, request in enumerate(requests):
@@ -104,6 +107,9 @@ def _transaction(pg: Postgres, requests: Sequence[Request], settings: Mapping[st
             answer = next(answers, None)
             if isinstance(answer, PerfctlError):
                 found.append(answer)
+                if f"EXECUTE {_GENERIC}" in text:
+                    # A rollback leaves a prepared statement there, and the next one could not have its name.
+                    pg.read_only([(f"DEALLOCATE {_GENERIC}", ())], settings)
                 return found
             if answer is None:
                 return found
@@ -123,7 +129,10 @@ def _parsed(value: object) -> Mapping[str, object]:
 
 
 def catalogue(pg: Postgres, relations: Iterable[Relation]) -> Catalogue:
-    """What the catalogue says of these tables, in two statements however many there are."""
+    """What the catalogue says of these tables, in two statements however many there are.
+
+    Raises what the server says: ConnectionLost, NoAnswer, StatementFailed.
+    """
     wanted = sorted(set(relations))
     if not wanted:
         return Catalogue()
@@ -153,7 +162,10 @@ class _Function:
 
 
 def volatile(pg: Postgres, queries: Iterable[HotQuery]) -> dict[str, str]:
-    """By query, the volatile function that it calls: a run of it may change what no transaction takes back."""
+    """By query, the volatile function that it calls: a run of it may change what no transaction takes back.
+
+    Raises as ``catalogue``.
+    """
     calling = [query for query in queries if query.functions]
     called = sorted({function for query in calling for function in query.functions}, key=str)
     if not called:

@@ -15,7 +15,10 @@ CONDITIONS = (
 
 
 def read(explained: Mapping[str, Any], asked: Container[str] = ()) -> Plan:
-    """The plan in one element of what ``EXPLAIN (FORMAT JSON, VERBOSE)`` gives, without the settings ``asked`` for."""
+    """The plan in one element of what ``EXPLAIN (FORMAT JSON, VERBOSE)`` gives, without the settings ``asked`` for.
+
+    Without VERBOSE relations have no schema. Raises KeyError for what is no plan.
+    """
     return Plan(
         _node(explained["Plan"], None),
         {name: value for name, value in (explained.get("Settings") or {}).items() if name not in asked},
