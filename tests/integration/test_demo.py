@@ -143,7 +143,7 @@ def test_up_leaves_a_demo_to_play_in_and_down_takes_it_away(place: Place) -> Non
     assert up.code == 0, up.stderr
     assert "cd 'my demo'" in up.stdout
     assert place.run("indexes", "apply", "--yes", "--format", "json", cwd=folder).report["counts"] == {"changed": 27}
-    assert place.run("verify", "--format", "json", cwd=folder).report["counts"] == {"ok": 27}
+    assert place.run("verify", "--format", "json", cwd=folder).report["counts"] == {"ok": 54}
     down = place.run("demo", "down", str(folder))
     assert down.code == 0, down.stderr
     assert place.is_clean
