@@ -161,6 +161,17 @@ class StatementFailed(PerfctlError):
         self.position = position
 
 
+class BadQuery(PerfctlError):
+    """a query that has no plan as it is written"""
+
+    exit_code = 2
+
+    def __init__(self, message: str = "", *, file: str, line: int, hint: str | None = None) -> None:
+        super().__init__(f"{file}:{line}: {message}", hint=hint)
+        self.file = file
+        self.line = line
+
+
 def exit_code_of(error: BaseException) -> int:
     """The exit code that an exception stands for; 70 for whatever perfctl did not foresee."""
     if isinstance(error, Interrupted):

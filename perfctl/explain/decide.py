@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from itertools import combinations
 from typing import Any
 
-from perfctl.errors import PerfctlError, exit_code_of
+from perfctl.errors import BadQuery, PerfctlError, exit_code_of
 from perfctl.explain.baseline import Change
 from perfctl.explain.model import GENERIC, Node, Plan
 from perfctl.explain.rule import BadRule, Evidence, Rule, State, Verdict, cannot_tell, human
@@ -140,7 +140,7 @@ def item(subject: Subject, looked: Looked, tie: Tie, changes: Sequence[Change] =
     failing = [each for each in found if each[2].state is State.FAILS]
     drifted = [each for each in changes if each.state is State.FAILS]
     unsure = [each for each in found if each[2].state is State.CANNOT_TELL]
-    lines = [f"{angle}: {error.message}" for angle, error in looked.failures.items()]
+    lines = _failures(looked)
     seen = [Finding(ruled.said.key, v.saw, angle, v.part) for angle, ruled, v in failing]
     seen += [Finding("baseline", each.what.removeprefix("baseline: "), each.angle, each.part) for each in drifted]
     lines += _findings(seen, several=len(looked.evidence) > 1)
@@ -159,10 +159,23 @@ def item(subject: Subject, looked: Looked, tie: Tie, changes: Sequence[Change] =
     if looked.failures:
         error = next(iter(looked.failures.values()))
         data |= {"exit_code": exit_code_of(error), "class": type(error).__name__}
+        if isinstance(error, BadQuery):
+            data["line"] = error.line
         return Item("query", query.name, Status.UNKNOWN, "\n".join(lines), error.hint, data)
     holding = [each for each in found if each[2].state is State.HOLDS]
     status = Status.SKIPPED if found and not holding else Status.OK
     return Item("query", query.name, status, "\n".join([*_good(looked, holding), *lines]), None, data)
+
+
+def _failures(looked: Looked) -> list[str]:
+    """Why there is no plan: each reason once, with the angles that it holds for where others have one."""
+    reasons: dict[str, list[str]] = {}
+    for angle, error in looked.failures.items():
+        reasons.setdefault(error.message, []).append(angle)
+    everywhere = len(looked.failures) + len(looked.evidence)
+    return [
+        reason if len(angles) == everywhere else f"{reason} ({', '.join(angles)})" for reason, angles in reasons.items()
+    ]
 
 
 def _good(looked: Looked, holding: Sequence[tuple[str, Ruled, Verdict]]) -> list[str]:

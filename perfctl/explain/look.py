@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from perfctl.errors import PerfctlError, UsageError
+from perfctl.errors import BadQuery, PerfctlError
 from perfctl.explain import observe
 from perfctl.explain.decide import Looked, Ruled, Subject
 from perfctl.explain.model import GENERIC, Catalogue, Plan
@@ -89,8 +89,10 @@ def _angles(subjects: Sequence[Subject], manner: Manner) -> tuple[list[_Angle], 
             try:
                 angles.append(_Angle(subject, values.name, query.bound(values)))
             except KeyError as missing:
-                failures[id(subject)][values.name] = UsageError(
+                failures[id(subject)][values.name] = BadQuery(
                     f'parameter "{missing.args[0]}" has no value',
+                    file=query.file,
+                    line=query.line,
                     hint=f"-- param: {missing.args[0]} TYPE = 'VALUE' above the query",
                 )
         # Text without values, as pg_stat_statements keeps it, has no other plan.

@@ -7,10 +7,10 @@ there (https://www.postgresql.org/docs/current/protocol-flow.html#PROTOCOL-FLOW-
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from perfctl.errors import PerfctlError
+from perfctl.errors import BadQuery, Busy, ConnectionLost, PerfctlError, StatementFailed, Unreachable
 from perfctl.explain.model import Catalogue, IndexFacts, Plan, Relation, TableFacts
 from perfctl.explain.plan import read
 from perfctl.hotqueries.model import HotQuery
@@ -24,6 +24,8 @@ _GENERIC = "perfctl_generic"
 
 #: A plan that is measured is one that does not depend on how many workers were free, nor on compiling.
 _SERIAL = {"max_parallel_workers_per_gather": "0", "jit": "off"}
+
+_DEALLOCATE = f"DEALLOCATE {_GENERIC}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +67,7 @@ class Request:
         return [
             (f"PREPARE {_GENERIC} AS {self.query.sql}", ()),
             (f"EXPLAIN ({options}) EXECUTE {_GENERIC}({nulls})", ()),
-            (f"DEALLOCATE {_GENERIC}", ()),
+            (_DEALLOCATE, ()),
         ]
 
     def all_settings(self) -> dict[str, str]:
@@ -79,46 +81,89 @@ class Request:
 
 
 def plans(pg: Postgres, requests: Sequence[Request], limits: Limits) -> list[Plan | PerfctlError]:
-    """A plan, or why there is none, for each request, in their order; no error of the server is raised."""
+    """A plan, or why there is none, for each request, in their order. Raises ConnectionLost."""
     answers: dict[int, Plan | PerfctlError] = {}
     groups: dict[tuple[tuple[str, str], ...], list[int]] = {}
     for place, request in enumerate(requests):
-        groups.setdefault(tuple(request.all_settings().items()), []).append(place)
-    for settings, places in groups.items():
-        left = places
-        while left:
-            now = left[: 1 if requests[left[0]].run else _AT_ONCE]
-            done = _transaction(pg, [requests[place] for place in now], {**limits.settings(), **dict(settings)})
-            answers |= dict(zip(now, done, strict=False))
-            # After a failure the transaction is over: what was behind it is asked for in another one.
-            left = left[len(done) :]
+        groups.setdefault(tuple(sorted(request.all_settings().items())), []).append(place)
+    left = [place for places in groups.values() for place in places]
+    while left:
+        # A run may take long, and its locks are not to last longer than it does.
+        now = left[: 1 if requests[left[0]].run else _AT_ONCE]
+        done = _transaction(pg, [requests[place] for place in now], limits)
+        answers |= dict(zip(now, done, strict=False))
+        # After a failure the transaction is over: what was behind it is asked for in another one.
+        left = left[len(done) :]
     return [answers[place] for place in range(len(requests))]
 
 
-def _transaction(pg: Postgres, requests: Sequence[Request], settings: Mapping[str, str]) -> list[Plan | PerfctlError]:
-    """The answers up to and with the first failure."""
-    sent = [request.statements() for request in requests]
-    flat = [statement for statements in sent for statement in statements]
-    answers = iter(pg.read_only(flat, settings))
+@dataclass(frozen=True, slots=True)
+class _Sent:
+    """A statement of a transaction, and the request that it is for; the settings between requests are for none."""
+
+    text: str
+    values: tuple[str | None, ...]
+    request: Request | None = None
+
+
+def _transaction(pg: Postgres, requests: Sequence[Request], limits: Limits) -> list[Plan | PerfctlError]:
+    """The answers up to and with the first failure. Raises ConnectionLost."""
+    script = list(_script(requests))
+    answers = pg.read_only([(each.text, each.values) for each in script], limits.settings())
     found: list[Plan | PerfctlError] = []
-    for statements in sent:
-        plan: Plan | PerfctlError | None = None
-        for text, _ in statements:
-            answer = next(answers, None)
-            if isinstance(answer, PerfctlError):
-                found.append(answer)
-                if f"EXECUTE {_GENERIC}" in text:
-                    # A rollback leaves a prepared statement there, and the next one could not have its name.
-                    pg.read_only([(f"DEALLOCATE {_GENERIC}", ())], settings)
-                return found
-            if answer is None:
-                return found
-            if text.startswith("EXPLAIN"):
-                # What it was planned under by request is no setting of the server's.
-                plan = read(_parsed(answer[0][0]), asked=settings)
-        if plan is not None:
-            found.append(plan)
+    for sent, answer in zip(script, answers, strict=False):
+        if isinstance(answer, ConnectionLost):
+            raise answer
+        if isinstance(answer, PerfctlError):
+            if sent.request is None:
+                raise answer
+            if f"EXECUTE {_GENERIC}" in sent.text:
+                # A rollback leaves a prepared statement there, and the next one could not have its name.
+                pg.read_only([(_DEALLOCATE, ())], limits.settings())
+            found.append(_reason(sent, sent.request, answer))
+        elif sent.request is not None and sent.text.startswith("EXPLAIN"):
+            # What it was planned under by request is no setting of the server's.
+            asked = {**limits.settings(), **sent.request.all_settings()}
+            found.append(read(_parsed(answer[0][0]), asked=asked))
     return found
+
+
+def _script(requests: Sequence[Request]) -> Iterator[_Sent]:
+    """The statements for some requests, with what changes the settings from one to the next."""
+    now: dict[str, str] = {}
+    for request in requests:
+        wanted = request.all_settings()
+        for name in now.keys() - wanted.keys():
+            yield _Sent(f"SET LOCAL {name} TO DEFAULT", ())
+        for name, value in wanted.items():
+            if now.get(name) != value:
+                yield _Sent("SELECT set_config($1, $2, true)", (name, value))
+        now = wanted
+        for text, values in request.statements():
+            yield _Sent(text, values, request)
+
+
+#: SQLSTATE: a lock was not got in time
+_NO_LOCK = "55P03"
+#: classes of SQLSTATE that say something about the server, not about the query: no resources, an operator's doing, a bug
+_OF_THE_SERVER = ("53", "57", "58", "XX")
+
+
+def _reason(sent: _Sent, request: Request, error: PerfctlError) -> PerfctlError:
+    """Why there is no plan, as the query's own trouble where it is that, with its line."""
+    if not isinstance(error, StatementFailed):
+        return error
+    if error.sqlstate == _NO_LOCK:
+        return Busy(
+            f"a table of it is locked against readers: {error.message}",
+            hint="end that transaction, or raise queries.lock_timeout",
+        )
+    if (error.sqlstate or "")[:2] in _OF_THE_SERVER:
+        return Unreachable(error.message, hint=error.hint)
+    query = request.query
+    offset = (error.position or 0) - 1 - (len(sent.text) - len(query.sql)) if query.sql in sent.text else 0
+    message = f"{error.message}: {error.detail}" if error.detail else error.message
+    return BadQuery(message, file=query.file, line=query.line_at(offset), hint=error.hint)
 
 
 def _parsed(value: object) -> Mapping[str, object]:
@@ -144,7 +189,9 @@ def catalogue(pg: Postgres, relations: Iterable[Relation]) -> Catalogue:
 
 
 @dataclass(frozen=True, slots=True)
-class _Statistics:
+class StatisticsHash:
+    """What stands for all that ANALYZE has gathered about a table."""
+
     oid: int
     hash: str
 
@@ -152,11 +199,13 @@ class _Statistics:
 def statistics(pg: Postgres, oids: Iterable[int]) -> dict[int, str]:
     """By table, a hash of what ANALYZE has gathered about it."""
     wanted = sorted(set(oids))
-    return {each.oid: each.hash for each in pg.fetch("plan_statistics", _Statistics, {"tables": wanted})}
+    return {each.oid: each.hash for each in pg.fetch("plan_statistics", StatisticsHash, {"tables": wanted})}
 
 
 @dataclass(frozen=True, slots=True)
-class _Function:
+class Function:
+    """A function that may change something when it is run."""
+
     schema: str
     name: str
 
@@ -171,7 +220,7 @@ def volatile(pg: Postgres, queries: Iterable[HotQuery]) -> dict[str, str]:
     if not called:
         return {}
     found = pg.fetch(
-        "plan_functions", _Function, {"schemas": [s for s, _ in called], "names": [name for _, name in called]}
+        "plan_functions", Function, {"schemas": [s for s, _ in called], "names": [name for _, name in called]}
     )
     names: dict[str, str] = {}
     for query in calling:

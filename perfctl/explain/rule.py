@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
 from fnmatch import fnmatchcase
@@ -177,7 +178,10 @@ def mapping(value: Any, keys: frozenset[str], what: str) -> Mapping[str, Any]:
 
 
 def figure(value: Any, what: str = "a number") -> float:
-    """A value that has to be a finite number of at least 0. Raises BadRule."""
+    """A value that has to be a finite number of at least 0; YAML takes 1e6 for text. Raises BadRule."""
+    if isinstance(value, str):
+        with suppress(ValueError):
+            value = float(value)
     if isinstance(value, bool) or not isinstance(value, (int, float)) or value < 0 or not math.isfinite(value):
         raise BadRule(f"expected {what}")
     return float(value)

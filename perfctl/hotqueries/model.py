@@ -80,6 +80,12 @@ class HotQuery:
     overrides: tuple[Expectation, ...] = ()
     #: functions that it calls by name, lower case, the schema where it is said
     functions: frozenset[tuple[str | None, str]] = field(default=frozenset())
+    #: it stands in the configuration, where only the line of its name is known
+    inline: bool = False
+
+    def line_at(self, offset: int) -> int:
+        """The line of the file that holds a character of ``sql``, counted from 0."""
+        return self.line if self.inline else self.line + self.sql.count("\n", 0, max(0, offset))
 
     @property
     def index(self) -> str | None:

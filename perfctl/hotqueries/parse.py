@@ -51,7 +51,7 @@ def from_config(given: Mapping[str, Any], *, file: str, line: int) -> HotQuery |
         found = _statement(head, str(given["sql"]), file, line - 1)
     except Bad as bad:
         return Problem(str(given["name"]), str(bad), file, line, bad.hint)
-    return replace(found, line=line)
+    return replace(found, line=line, inline=True)
 
 
 def _without_psql_commands(lines: Sequence[str]) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import socket
@@ -27,6 +28,9 @@ from perfctl.errors import (
     StatementFailed,
     Unreachable,
 )
+
+# Its warnings about pipelines of a connection that broke would stand between perfctl's own lines.
+logging.getLogger("psycopg").addHandler(logging.NullHandler())
 
 Record = TypeVar("Record")
 
@@ -191,12 +195,12 @@ class Postgres:
                     pipeline.sync()
                 except psycopg.Error as failed:
                     error = translate(failed)
-                    # What stood behind it is answered too: that it was passed over.
+                    # What stood behind it is answered too, that it was passed over; unless nobody answers any more.
                     for _ in sent:
-                        with suppress(psycopg.errors.PipelineAborted):
+                        with suppress(psycopg.Error):
                             pipeline.sync()
         except PerfctlError as failed:
-            error = failed
+            error = error or failed
         finally:
             # A connection that is gone has rolled back already, and its error is the one that counts.
             with suppress(psycopg.Error):

@@ -12,6 +12,8 @@ import psycopg
 import pytest
 
 from perfctl import queries
+from perfctl.explain import model as plan_model
+from perfctl.explain import observe as plan_observe
 from perfctl.indexes import duplicates, model, running, writers
 from perfctl.servers import postgres
 from perfctl.servers.postgres import Postgres
@@ -29,6 +31,10 @@ RECORDS: dict[str, tuple[type[Any], dict[str, Any]]] = {
     "keys": (duplicates.Keys, {"oid": "{index_oid}"}),
     "loads": (running.TableLoad, {"tables": "{table_oid}"}),
     "partitions": (model.Partition, {"tables": "{partitioned_oid}"}),
+    "plan_functions": (plan_observe.Function, {"schemas": [None], "names": ["writes"]}),
+    "plan_indexes": (plan_model.IndexFacts, {"tables": "{table_oid}"}),
+    "plan_statistics": (plan_observe.StatisticsHash, {"tables": "{table_oid}"}),
+    "plan_tables": (plan_model.TableFacts, {"schemas": ["public"], "names": ["t"]}),
     "progress": (running.Progress, {"pids": "{pids}"}),
     "replicas": (running.Replica, {}),
     "server": (model.Server, {}),
@@ -46,6 +52,7 @@ def applied(project: Project, database: Database) -> Iterator[Postgres]:
     with database.connect() as connection:
         connection.execute("CREATE TABLE t (a int, b int)")
         connection.execute("CREATE TABLE p (a int) PARTITION BY LIST (a)")
+        connection.execute("CREATE FUNCTION writes() RETURNS int LANGUAGE sql AS 'SELECT 1'")
         connection.execute("CREATE TABLE p1 PARTITION OF p FOR VALUES IN (1)")
     project.migration("1_a", "CREATE INDEX i ON t (a); CREATE STATISTICS s ON a, b FROM t;")
     assert project.apply().code == 0
