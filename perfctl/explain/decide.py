@@ -126,7 +126,8 @@ def item(subject: Subject, looked: Looked, tie: Tie, changes: Sequence[Change] =
             if ruled.rule.takes_generic and evidence.angle == GENERIC and len(looked.evidence) > 1:
                 continue
             verdict = ruled.rule.judge(evidence)
-            if verdict.state is State.FAILS and ruled.rule.may_tie and tie(subject, evidence, ruled):
+            may_tie = verdict.state is State.FAILS and ruled.rule.may_tie and not verdict.certain
+            if may_tie and tie(subject, evidence, ruled):
                 verdict = cannot_tell(f"{verdict.saw}: a tie, for with costs 5 % off the plan is another one")
             found.append((evidence.angle, ruled, verdict))
     data: dict[str, Any] = {

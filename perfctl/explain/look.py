@@ -11,6 +11,7 @@ from perfctl.explain.decide import Looked, Ruled, Subject
 from perfctl.explain.model import GENERIC, Catalogue, Plan
 from perfctl.explain.observe import Limits, Request
 from perfctl.explain.rule import SMALL_PAGES, Evidence, State
+from perfctl.hotqueries.model import Kind
 from perfctl.servers.postgres import Postgres
 
 #: Can an index serve it? The scan is still there where none can.
@@ -95,8 +96,8 @@ def _angles(subjects: Sequence[Subject], manner: Manner) -> tuple[list[_Angle], 
                     line=query.line,
                     hint=f"-- param: {missing.args[0]} TYPE = 'VALUE' above the query",
                 )
-        # Text without values, as pg_stat_statements keeps it, has no other plan.
-        if query.parameters and (manner.generic or not query.sets):
+        # Text without values, as pg_stat_statements keeps it, has no other plan. PREPARE takes no CREATE.
+        if query.parameters and (manner.generic or not query.sets) and query.kind is not Kind.OTHER:
             angles.append(_Angle(subject, GENERIC, None))
     return angles, failures
 
@@ -119,10 +120,11 @@ def _run(
     ran: dict[int, Plan] = {}
     why: dict[int, str] = {}
     chosen = [(angle, plan) for angle, plan in planned if angle.values is not None]
-    volatile = observe.volatile(pg, (angle.subject.query for angle, _ in chosen))
-    for angle, plan in chosen:
+    # The plan knows what the text calls through views and row security.
+    volatile = observe.volatile(pg, [angle.subject.query.functions | plan.functions for angle, plan in chosen])
+    for (angle, plan), function in zip(chosen, volatile, strict=True):
         query = angle.subject.query
-        if (reason := _must_not_run(angle, plan, volatile.get(query.name))) is not None:
+        if (reason := _must_not_run(angle, plan, function)) is not None:
             why[id(angle)] = reason
             continue
         request = Request(query, angle.values, run=True)

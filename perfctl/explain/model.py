@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -130,6 +131,15 @@ class Plan:
         return frozenset(node.relation for node in self.nodes() if node.relation is not None)
 
     @property
+    def functions(self) -> frozenset[tuple[str | None, str]]:
+        """What its expressions call, the schema where PostgreSQL prints one; and what looks like it in texts."""
+        return frozenset(
+            (schema.strip('"') or None, name.strip('"'))
+            for text in _texts(self.raw)
+            for schema, name in _CALL.findall(text)
+        )
+
+    @property
     def was_run(self) -> bool:
         """It has actual figures."""
         return self.root.actual_rows is not None
@@ -166,6 +176,21 @@ def _q_errors(node: Node, stopped: bool) -> Iterator[tuple[Node, float]]:
             or each.relationship in ("InitPlan", "SubPlan")
         )
         yield from _q_errors(each, early or (stopped and node.type not in _READS_FIRST))
+
+
+_CALL = re.compile(r'(?:("[^"]+"|\w+)\.)?("[^"]+"|\w+)\(')
+
+
+def _texts(raw: object) -> Iterator[str]:
+    """Every text in a document."""
+    if isinstance(raw, str):
+        yield raw
+    elif isinstance(raw, Mapping):
+        for each in raw.values():
+            yield from _texts(each)
+    elif isinstance(raw, list):
+        for each in raw:
+            yield from _texts(each)
 
 
 def _shape(node: Node) -> str:

@@ -145,7 +145,7 @@ def _script(requests: Sequence[Request]) -> Iterator[_Sent]:
 
 #: SQLSTATE: a lock was not got in time
 _NO_LOCK = "55P03"
-#: classes of SQLSTATE that say something about the server, not about the query: no resources, an operator's doing, a bug
+#: classes of SQLSTATE about the server, not about the query: no resources, an operator's doing, a bug
 _OF_THE_SERVER = ("53", "57", "58", "XX")
 
 
@@ -210,21 +210,14 @@ class Function:
     name: str
 
 
-def volatile(pg: Postgres, queries: Iterable[HotQuery]) -> dict[str, str]:
-    """By query, the volatile function that it calls: a run of it may change what no transaction takes back.
+def volatile(pg: Postgres, called: Sequence[frozenset[tuple[str | None, str]]]) -> list[str | None]:
+    """For each set of functions the volatile one in it: a run may change what no transaction takes back.
 
     Raises as ``catalogue``.
     """
-    calling = [query for query in queries if query.functions]
-    called = sorted({function for query in calling for function in query.functions}, key=str)
-    if not called:
-        return {}
-    found = pg.fetch(
-        "plan_functions", Function, {"schemas": [s for s, _ in called], "names": [name for _, name in called]}
-    )
-    names: dict[str, str] = {}
-    for query in calling:
-        for function in found:
-            if query.functions & {(None, function.name), (function.schema, function.name)}:
-                names.setdefault(query.name, f"{function.schema}.{function.name}")
-    return names
+    wanted = sorted({function for functions in called for function in functions}, key=str)
+    if not wanted:
+        return [None] * len(called)
+    found = pg.fetch("plan_functions", Function, {"schemas": [s for s, _ in wanted], "names": [n for _, n in wanted]})
+    names = {(schema, each.name): f"{each.schema}.{each.name}" for each in found for schema in (None, each.schema)}
+    return [next((names[each] for each in sorted(functions, key=str) if each in names), None) for functions in called]

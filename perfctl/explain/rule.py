@@ -43,6 +43,8 @@ class Verdict:
     saw: str = ""
     part: Node | None = None
     cure: str | None = None
+    #: whatever the planner chose, it would be so
+    certain: bool = False
 
 
 HOLDS = Verdict(State.HOLDS)
@@ -53,9 +55,9 @@ def holds(saw: str = "") -> Verdict:
     return Verdict(State.HOLDS, saw)
 
 
-def fails(saw: str, part: Node | None = None, cure: str | None = None) -> Verdict:
-    """The rule does not hold."""
-    return Verdict(State.FAILS, saw, part, cure)
+def fails(saw: str, part: Node | None = None, cure: str | None = None, *, certain: bool = False) -> Verdict:
+    """The rule does not hold; ``certain`` where no other choice of the planner would change that."""
+    return Verdict(State.FAILS, saw, part, cure, certain)
 
 
 def cannot_tell(why: str) -> Verdict:

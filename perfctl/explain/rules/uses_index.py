@@ -49,9 +49,11 @@ class UsesIndex(Standard):
             if not scanned:
                 return cannot_tell("the plan reads no table")
         if not fitting:
-            return fails(f"there is no {self}", self._instead(seen.plan, fitting), "perfctl indexes apply")
+            cure = "perfctl indexes apply"
+            return fails(f"there is no {self}", self._instead(seen.plan, fitting), cure, certain=True)
         if not any(index.is_usable for index in fitting):
-            return fails(f"{self} is not valid", self._instead(seen.plan, fitting), "perfctl indexes apply")
+            cure = "perfctl indexes apply"
+            return fails(f"{self} is not valid", self._instead(seen.plan, fitting), cure, certain=True)
         of_small = [index for index in fitting if index.relation in scanned and seen.is_small(index.relation)]
         if of_small:
             if seen.served is None:
