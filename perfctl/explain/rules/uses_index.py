@@ -70,12 +70,17 @@ class UsesIndex(Standard):
         return fails(saw, instead, _cure(instead))
 
     def _fits(self, index: IndexFacts, seen: Evidence) -> bool:
-        names = {index.name, f"{index.schema}.{index.name}", *([index.part_of] if index.part_of else [])}
-        if self.name is not None and not any(fnmatchcase(name, self.name) for name in names):
+        if self.name is not None and not self._is_called(index):
             return False
         if self.table is not None and not seen.names(index.relation, self.table):
             return False
         return self.leading is None or index.keys[:1] == [self.leading]
+
+    def _is_called(self, index: IndexFacts) -> bool:
+        name = self.name or ""
+        names = (index.name, f"{index.schema}.{index.name}", index.part_of or index.name)
+        # Most rules name one index, and a glob is looked at by a slower way.
+        return name in names or (not name.isidentifier() and any(fnmatchcase(each, name) for each in names))
 
     def _used(self, plan: Plan, fitting: list[IndexFacts]) -> Node | None:
         wanted = {(index.relation, index.name) for index in fitting}
