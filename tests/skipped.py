@@ -8,6 +8,7 @@ import sys
 
 from perfctl.embedded import MissingServer, find_postgres
 from tests.fix_servers import MAJORS
+from tests.proof import tpch
 
 
 def main() -> None:
@@ -23,6 +24,7 @@ def main() -> None:
     for name, found_at, lost in (
         ("PgBouncer", shutil.which("pgbouncer", path=f"{os.environ.get('PATH', '')}:/usr/sbin"), "pooler tests"),
         ("pgbench", shutil.which("pgbench"), "the proof's writers are Python threads instead"),
+        ("tpchgen-cli", tpch.generator(), "TPC-H's queries under changing statistics"),
         ("npm, which brings PostgreSQL 14.3", shutil.which("npm"), "the test on a release that builds wrong indexes"),
     ):
         if found_at is None:
