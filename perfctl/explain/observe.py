@@ -109,7 +109,8 @@ class _Sent:
 def _transaction(pg: Postgres, requests: Sequence[Request], limits: Limits) -> list[Plan | PerfctlError]:
     """The answers up to and with the first failure. Raises ConnectionLost."""
     script = list(_script(requests))
-    answers = pg.read_only([(each.text, each.values) for each in script], limits.settings())
+    first = {**limits.settings(), **requests[0].all_settings()}
+    answers = pg.read_only([(each.text, each.values) for each in script], first)
     found: list[Plan | PerfctlError] = []
     for sent, answer in zip(script, answers, strict=False):
         if isinstance(answer, ConnectionLost):
@@ -129,8 +130,8 @@ def _transaction(pg: Postgres, requests: Sequence[Request], limits: Limits) -> l
 
 
 def _script(requests: Sequence[Request]) -> Iterator[_Sent]:
-    """The statements for some requests, with what changes the settings from one to the next."""
-    now: dict[str, str] = {}
+    """The statements for some requests, with what changes the first one's settings to those of the next."""
+    now = requests[0].all_settings()
     for request in requests:
         wanted = request.all_settings()
         for name in now.keys() - wanted.keys():

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
 from fnmatch import fnmatchcase
@@ -181,9 +180,8 @@ def mapping(value: Any, keys: frozenset[str], what: str) -> Mapping[str, Any]:
 
 def figure(value: Any, what: str = "a number") -> float:
     """A value that has to be a finite number of at least 0; YAML takes 1e6 for text. Raises BadRule."""
-    if isinstance(value, str):
-        with suppress(ValueError):
-            value = float(value)
+    if isinstance(value, str) and re.fullmatch(r"\d+(\.\d*)?[eE]\+?\d+", value):
+        value = float(value)
     if isinstance(value, bool) or not isinstance(value, (int, float)) or value < 0 or not math.isfinite(value):
         raise BadRule(f"expected {what}")
     return float(value)

@@ -34,7 +34,7 @@ def bad(ran: Ran, name: str = "bad") -> dict[str, object]:
 UNREADABLE = {
     "no_sql": ("SELECT c FROM t\nWHERE b = ;\n", "syntax error", 2),
     "two_statements": ("SELECT 1;\n\nDROP TABLE t;\n", "a second statement", 1),
-    "nothing": ("-- name: bad\n-- only words\n", "no statement", 1),
+    "nothing": ("-- name: bad\n-- only words\n", "no statement", 2),
     "no_value": ("-- param: b int\nSELECT c FROM t WHERE b = :b\n", None, 0),
     "unused": ("-- param: x int = 1\nSELECT c FROM t\n", 'parameter "x" is not used', 2),
     "unknown_rule": ("-- rule: uses_indx: t_b\nSELECT c FROM t\n", 'did you mean "uses_index"?', 1),

@@ -219,7 +219,7 @@ def test_a_query_that_cannot_be_planned_is_unknown_with_the_errors_exit_code() -
     error = Busy("no lock on orders", hint="try again")
     found = item(made(said(3, cost=5)), default=error)
     assert (found.status, found.exit_code, found.remedy) == (Status.UNKNOWN, 6, "try again")
-    assert (found.detail, found.data["class"]) == ("default: no lock on orders", "Busy")
+    assert (found.detail, found.data["class"]) == ("no lock on orders", "Busy")
 
 
 @pytest.mark.parametrize(
@@ -233,11 +233,11 @@ def test_the_exit_code_is_that_of_the_cause(error: PerfctlError, code: int) -> N
 def test_one_angle_that_fails_leaves_the_others_judged() -> None:
     holds = item(made(said(3, cost=900)), seen(seq_scan(), angle="a"), b=UsageError('parameter "x" has no value'))
     assert (holds.status, holds.exit_code) == (Status.UNKNOWN, 2)
-    assert holds.detail == 'b: parameter "x" has no value'
+    assert holds.detail == 'parameter "x" has no value (b)'
     assert [each["state"] for each in holds.data["rules"]] == ["holds"]
     fails = item(made(said(3, cost=9)), seen(seq_scan(), angle="a"), b=UsageError('parameter "x" has no value'))
     assert (fails.status, fails.exit_code) == (Status.FINDING, 1)
-    assert fails.detail.splitlines()[:2] == ['b: parameter "x" has no value', "cost: cost 100, more than 9"]
+    assert fails.detail.splitlines()[:2] == ['parameter "x" has no value (b)', "cost: cost 100, more than 9"]
 
 
 def test_a_problem_is_an_item_with_its_place() -> None:

@@ -6,7 +6,9 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
-from perfctl.errors import PerfctlError, StatementFailed
+import pytest
+
+from perfctl.errors import BadQuery, Busy, ConnectionLost, PerfctlError, StatementFailed, Unreachable
 from perfctl.explain.model import Plan
 from perfctl.explain.observe import Limits, Request, plans
 from perfctl.hotqueries.model import HotQuery, Parameter
@@ -19,8 +21,9 @@ WITH = HotQuery("q", "SELECT $1", "q.sql", 1, parameters=(Parameter("x"), Parame
 class Writing:
     """Answers every EXPLAIN but those of a text that is to fail, after which it answers no more, as a server does."""
 
-    def __init__(self, *bad: str) -> None:
+    def __init__(self, *bad: str, error: PerfctlError | None = None) -> None:
         self.bad = bad
+        self.error = error or StatementFailed("no")
         self.sent: list[list[str]] = []
         self.settings: list[dict[str, str]] = []
 
@@ -32,7 +35,7 @@ class Writing:
         answers: list[list[tuple[Any, ...]] | PerfctlError] = []
         for text, _ in statements:
             if any(bad in text for bad in self.bad):
-                return [*answers, StatementFailed("no")]
+                return [*answers, self.error]
             answers.append([(ANSWER,)] if text.startswith("EXPLAIN") else [])
         return answers
 
@@ -73,9 +76,18 @@ def test_requests_of_the_same_settings_go_together_and_come_back_in_order() -> N
     server = Writing()
     one, two = Request(query("1"), ()), Request(query("2"), (), {"enable_seqscan": "off"})
     assert ask(server, one, two, one) == [True, True, True]
-    assert [len(sent) for sent in server.sent] == [2, 1]
-    limits = {"statement_timeout": "5000ms", "lock_timeout": "500ms"}
-    assert server.settings == [limits, {**limits, "enable_seqscan": "off"}]
+    explain, again, change, other = server.sent[0]
+    assert (explain, change) == (again, "SELECT set_config($1, $2, true)")
+    assert other.endswith(" 2")
+    assert server.settings == [{"statement_timeout": "5000ms", "lock_timeout": "500ms"}]
+
+
+def test_what_one_request_sets_is_not_there_for_the_next() -> None:
+    server = Writing()
+    one = Request(query("1"), (), {"enable_seqscan": "off"})
+    ask(server, one, Request(query("2"), ()))
+    assert server.settings[0]["enable_seqscan"] == "off"
+    assert server.sent[0][1] == "SET LOCAL enable_seqscan TO DEFAULT"
 
 
 def test_many_go_fifty_at_once_and_runs_alone() -> None:
@@ -105,3 +117,35 @@ def test_what_was_never_prepared_is_not_taken_back() -> None:
     server = Writing("PREPARE perfctl_generic AS")
     assert ask(server, Request(WITH, None)) == [False]
     assert len(server.sent) == 1
+
+
+def failed(request: Request, error: PerfctlError) -> PerfctlError:
+    """What becomes of a server's error."""
+    (found,) = plans(cast(Postgres, Writing("EXPLAIN", error=error)), [request], Limits())
+    assert isinstance(found, PerfctlError)
+    return found
+
+
+def test_an_error_with_a_position_is_one_of_a_line_of_the_file() -> None:
+    request = Request(HotQuery("q", "SELECT 1\nFROM nowhere", "q.sql", 7), ())
+    prefix = len(request.statements()[0][0]) - len(request.query.sql)
+    found = failed(request, StatementFailed("no such table", sqlstate="42P01", position=prefix + 15))
+    assert (type(found), found.message) == (BadQuery, "q.sql:8: no such table")
+
+
+def test_in_the_configuration_only_the_line_of_the_name_is_known() -> None:
+    request = Request(HotQuery("q", "SELECT 1\nFROM nowhere", "perfctl.yaml", 7, inline=True), ())
+    prefix = len(request.statements()[0][0]) - len(request.query.sql)
+    found = failed(request, StatementFailed("no such table", sqlstate="42P01", position=prefix + 15))
+    assert found.message == "perfctl.yaml:7: no such table"
+
+
+def test_a_lock_and_a_server_without_memory_are_not_the_querys_fault() -> None:
+    request = Request(query("1"), ())
+    assert isinstance(failed(request, StatementFailed("lock timeout", sqlstate="55P03")), Busy)
+    assert isinstance(failed(request, StatementFailed("out of memory", sqlstate="53200")), Unreachable)
+
+
+def test_a_lost_connection_ends_the_look() -> None:
+    with pytest.raises(ConnectionLost):
+        failed(Request(query("1"), ()), ConnectionLost("gone"))

@@ -72,6 +72,8 @@ FIT = "does the index fit what is asked for, (k = 1), with the type that is boun
         ("q_error", "ten", "q_error: expected a number"),
         ("cost", float("nan"), "cost: expected a number"),
         ("cost", True, "cost: expected a number"),
+        ("cost", "1e", "cost: expected a number"),
+        ("cost", "1e999", "cost: expected a number"),
         ("buffers", float("inf"), "buffers: expected a number"),
         ("temp", None, "temp: expected a number"),
         ("heap_fetches", -1, "heap_fetches: expected a number"),

@@ -383,6 +383,7 @@ def test_an_inline_query_says_the_same_as_a_file() -> None:
         sets=(ValueSet("default", {"a": "42"}), ValueSet("busy", {"a": None})),
         rules=(Expectation("rows", "1..5", "perfctl.yaml", 7),),
         overrides=(Expectation("cost", None, "perfctl.yaml", 7, "once a day"),),
+        inline=True,
     )
 
 
