@@ -12,6 +12,7 @@ from perfctl.explain.model import GENERIC, Catalogue, Plan
 from perfctl.explain.observe import Limits, Request
 from perfctl.explain.rule import SMALL_PAGES, Evidence, State
 from perfctl.hotqueries.model import Kind
+from perfctl.hotqueries.statement import functions
 from perfctl.servers.postgres import Postgres
 
 #: Can an index serve it? The scan is still there where none can.
@@ -121,7 +122,7 @@ def _run(
     why: dict[int, str] = {}
     chosen = [(angle, plan) for angle, plan in planned if angle.values is not None]
     # The plan knows what the text calls through views and row security.
-    volatile = observe.volatile(pg, [angle.subject.query.functions | plan.functions for angle, plan in chosen])
+    volatile = observe.volatile(pg, [functions(angle.subject.query.sql) | plan.functions for angle, plan in chosen])
     for (angle, plan), function in zip(chosen, volatile, strict=True):
         query = angle.subject.query
         if (reason := _must_not_run(angle, plan, function)) is not None:

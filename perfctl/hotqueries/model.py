@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
 from types import MappingProxyType
 from typing import Any
@@ -78,8 +78,6 @@ class HotQuery:
     rules: tuple[Expectation, ...] = ()
     #: rules of all queries that this one puts aside, each with its reason
     overrides: tuple[Expectation, ...] = ()
-    #: functions that it calls by name, lower case, the schema where it is said
-    functions: frozenset[tuple[str | None, str]] = field(default=frozenset())
     #: it stands in the configuration, where only the line of its name is known
     inline: bool = False
 

@@ -22,7 +22,7 @@ from typing import Any
 from perfctl.hotqueries.head import Bad, Head, begins, directive, from_settings, take_comment, take_name
 from perfctl.hotqueries.model import DEFAULT_SET, HotQuery, Parameter, Problem, ValueSet
 from perfctl.hotqueries.placeholders import BadText, comments, number
-from perfctl.hotqueries.statement import look_into
+from perfctl.hotqueries.statement import kind_of
 
 
 def parse(text: str, *, file: str, stem: str) -> tuple[list[HotQuery], list[Problem]]:
@@ -82,7 +82,7 @@ def _statement(head: Head, text: str, file: str, before: int) -> HotQuery:
             raise Bad(f'"-- {said}:" stands inside the statement', before + line, "move it above the statement")
     if unused := [name for name in head.types if name not in numbered.names]:
         raise Bad(f'parameter "{unused[0]}" is not used', before + 1)
-    kind, functions = look_into(numbered.sql, before)
+    kind = kind_of(numbered.sql, before)
     sets = [
         ValueSet(name, {**head.defaults, **_known(values, numbered.names, line)}) for name, values, line in head.sets
     ]
@@ -102,7 +102,6 @@ def _statement(head: Head, text: str, file: str, before: int) -> HotQuery:
         sets=tuple(sets),
         rules=tuple(head.rules),
         overrides=tuple(head.overrides),
-        functions=functions,
     )
 
 

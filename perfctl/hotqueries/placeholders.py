@@ -81,12 +81,12 @@ def number(text: str, types: Mapping[str, str | None]) -> Numbered:
     Text that has ``$1`` already, as pg_stat_statements keeps it, has parameters of those numbers. Raises BadText
     for more than one statement, for none, and for two notations in one text.
     """
-    if any(token["number"] for token in _TOKEN.finditer(text)):
+    if "$" in text and any(token["number"] for token in _TOKEN.finditer(text)):
         text = as_sql(text)
     pieces: list[str] = []
     names: dict[str, int] = {}
     notation: str | None = None
-    by_percent = any(token["percent"] for token in _TOKEN.finditer(text))
+    by_percent = "%(" in text and any(token["percent"] for token in _TOKEN.finditer(text))
     done, end, depth = 0, len(text), 0
     for token in _TOKEN.finditer(text):
         line = text.count("\n", 0, token.start()) + 1
@@ -150,7 +150,7 @@ def as_sql(normalised: str) -> str:
 
 def comments(text: str) -> Iterator[tuple[int, str]]:
     """The ``--`` comments of a statement, each with its line, counted from 1."""
-    for token in _TOKEN.finditer(text):
+    for token in _TOKEN.finditer(text) if "--" in text else ():
         if token["comment"] and token[0].startswith("--"):
             yield text.count("\n", 0, token.start()) + 1, token[0]
 

@@ -13,10 +13,12 @@ from perfctl.hotqueries.model import Kind
 _WRITES = {"insert_stmt", "update_stmt", "delete_stmt", "merge_stmt"}
 _INNER_WRITES = {"LockingClause", "InsertStmt", "UpdateStmt", "DeleteStmt", "MergeStmt"}
 _OTHERS = {"create_table_as_stmt", "declare_cursor_stmt", "execute_stmt"}
+#: without one of these words a SELECT neither writes nor locks
+_MAY_WRITE = re.compile(r"\b(?:into|insert|update|delete|merge|for)\b", re.IGNORECASE)
 
 
-def look_into(sql: str, before: int) -> tuple[Kind, frozenset[tuple[str | None, str]]]:
-    """What the statement does and which functions it calls, by PostgreSQL's own grammar.
+def kind_of(sql: str, before: int) -> Kind:
+    """What the statement does, by PostgreSQL's own grammar.
 
     ``before`` is how many lines stand before it. Raises Bad for no statement that has a plan, or several.
     """
@@ -30,17 +32,24 @@ def look_into(sql: str, before: int) -> tuple[Kind, frozenset[tuple[str | None, 
         raise Bad("more than one statement", before + 1)
     statement = tree.stmts[0].stmt
     (top,) = [descriptor.name for descriptor, _ in statement.ListFields()]
-    parts = _parts(statement)
-    functions = frozenset(_function(call) for call in parts.get("FuncCall", ()))
     if top in _WRITES:
-        return Kind.WRITE, functions
+        return Kind.WRITE
     if top in _OTHERS:
-        return Kind.OTHER, functions
+        return Kind.OTHER
     if top != "select_stmt":
         _refuse_kind(top, before)
+    if not _MAY_WRITE.search(sql):
+        # Going through the tree takes most of the time of reading a query.
+        return Kind.SELECT
+    parts = _parts(statement)
     if "IntoClause" in parts:
-        return Kind.OTHER, functions
-    return (Kind.WRITE if parts.keys() & _INNER_WRITES else Kind.SELECT), functions
+        return Kind.OTHER
+    return Kind.WRITE if parts.keys() & _INNER_WRITES else Kind.SELECT
+
+
+def functions(sql: str) -> frozenset[tuple[str | None, str]]:
+    """The functions that a statement calls by name, lower case, with the schema where it is said."""
+    return frozenset(_function(call) for call in _parts(postgast.parse(sql)).get("FuncCall", ()))
 
 
 def _refuse_kind(top: str, before: int) -> NoReturn:

@@ -51,6 +51,8 @@ def summary(report: Report) -> str:
 
 def escape(text: str) -> str:
     """Text from a server or a file with its control characters made visible, so that none acts on a terminal."""
+    if text.isascii() and text.isprintable():
+        return text
     return "".join(
         character if character == "\t" or unicodedata.category(character) not in ("Cc", "Cf", "Zl", "Zp")
         else f"\\x{ord(character):02x}" if ord(character) < 256 else f"\\u{ord(character):04x}"

@@ -17,6 +17,7 @@ from perfctl.hotqueries.files import load
 from perfctl.hotqueries.model import Expectation, HotQuery, Kind, Parameter, Problem, ValueSet
 from perfctl.hotqueries.parse import from_config, parse, together
 from perfctl.hotqueries.placeholders import BadText, Numbered, as_sql, number
+from perfctl.hotqueries.statement import functions
 
 
 def numbered(text: str, **types: str | None) -> tuple[str, tuple[str, ...]]:
@@ -355,7 +356,7 @@ def test_what_a_statement_does_decides_whether_it_may_be_run(sql: str, kind: Kin
 
 
 def test_the_functions_that_it_calls_are_known() -> None:
-    found = one("SELECT Lower(a), app.f(b) FROM app.g(1) WHERE a IN (SELECT max(c) FROM t)").functions
+    found = functions("SELECT Lower(a), app.f(b) FROM app.g(1) WHERE a IN (SELECT max(c) FROM t)")
     assert found == {(None, "lower"), ("app", "f"), ("app", "g"), (None, "max")}
 
 
