@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from perfctl.errors import BadQuery, PerfctlError
+from perfctl.errors import BadQuery, NoAnswer, PerfctlError
 from perfctl.explain import observe
 from perfctl.explain.decide import Looked, Ruled, Subject
 from perfctl.explain.model import GENERIC, Catalogue, Plan
@@ -64,7 +64,8 @@ def look(pg: Postgres, subjects: Sequence[Subject], manner: Manner) -> list[Look
                 plan=plan,
                 catalogue=facts,
                 ran=ran.get(id(angle)),
-                why_not_run=not_run.get(id(angle)),
+                why_not_run=not_run[id(angle)][0] if id(angle) in not_run else None,
+                ended_after_ms=not_run[id(angle)][1] if id(angle) in not_run else None,
                 served=served.get(id(angle)),
                 # Without parameters there is one plan, whatever is bound.
                 generic=generic.get(id(angle.subject)) if angle.subject.query.parameters else plan,
@@ -114,25 +115,27 @@ def _served(pg: Postgres, planned: Sequence[tuple[_Angle, Plan]], facts: Catalog
 
 def _run(
     pg: Postgres, planned: Sequence[tuple[_Angle, Plan]], manner: Manner
-) -> tuple[dict[int, Plan], dict[int, str]]:
-    """The runs that were asked for, each warmed by one before it; and why others were not made."""
+) -> tuple[dict[int, Plan], dict[int, tuple[str, float | None]]]:
+    """The runs that were asked for, each warmed by one before it; and why others were not made, or not to their end."""
     if not manner.analyze:
         return {}, {}
     ran: dict[int, Plan] = {}
-    why: dict[int, str] = {}
+    why: dict[int, tuple[str, float | None]] = {}
     chosen = [(angle, plan) for angle, plan in planned if angle.values is not None]
     # The plan knows what the text calls through views and row security.
     volatile = observe.volatile(pg, [functions(angle.subject.query.sql) | plan.functions for angle, plan in chosen])
     for (angle, plan), function in zip(chosen, volatile, strict=True):
         query = angle.subject.query
         if (reason := _must_not_run(angle, plan, function)) is not None:
-            why[id(angle)] = reason
+            why[id(angle)] = reason, None
             continue
         request = Request(query, angle.values, run=True)
         for _ in range(2):
             (answer,) = observe.plans(pg, [request], manner.limits)
             if isinstance(answer, PerfctlError):
-                why[id(angle)] = answer.message
+                ended = isinstance(answer, NoAnswer)
+                after_ms = manner.limits.statement_timeout_s * 1000 if ended else None
+                why[id(angle)] = answer.message, after_ms
                 ran.pop(id(angle), None)
                 break
             ran[id(angle)] = answer

@@ -78,6 +78,8 @@ class Evidence:
     ran: Plan | None = None
     #: why it was not run although that was asked for
     why_not_run: str | None = None
+    #: milliseconds after which a run was ended by its time-out
+    ended_after_ms: float | None = None
     #: the plan without sequential scans, where a table is too small for one to mean anything
     served: Plan | None = None
     #: the plan for any value; of a query without parameters its only plan

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -406,6 +407,12 @@ def test_time_is_that_of_the_run() -> None:
     assert_holds("time", "1s", run, "250 ms")
     assert_fails("time", "200ms", run, "250 ms, more than 200 ms", "Seq Scan on public.orders")
     assert_unsure("time", "1s", ran(seq_scan()), "the server gave no execution time")
+
+
+def test_a_run_that_its_time_out_ended_was_too_slow_for_less() -> None:
+    ended = replace(seen(seq_scan()), why_not_run="canceling statement due to statement timeout", ended_after_ms=2000.0)
+    assert_fails("time", "500ms", ended, "did not end in 2,000 ms, more than 500 ms")
+    assert_unsure("time", "1min", ended, "not run: canceling statement due to statement timeout")
 
 
 def test_planning_time_needs_no_run() -> None:

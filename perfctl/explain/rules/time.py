@@ -32,6 +32,8 @@ class Time(Standard):
 
     def judge(self, seen: Evidence) -> Verdict:
         """Compares."""
+        if seen.ended_after_ms is not None and seen.ended_after_ms >= self.most:
+            return fails(f"did not end in {human(seen.ended_after_ms)} ms, more than {human(self.most)} ms")
         if seen.ran is None:
             return seen.run_says()
         if (small := seen.small_says()) is not None:
