@@ -47,6 +47,8 @@ as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root gives up its r
 PARENT = """
 import os, signal, sys
 from perfctl.embedded import start_postgres, start_valkey
+# A shell that begins the tests in the background has them ignore Ctrl-C.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 postgres, valkey = start_postgres(), start_valkey()
 forked = os.fork() if "fork" in sys.argv else None
 if forked == 0:
