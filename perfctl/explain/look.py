@@ -6,13 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from perfctl.errors import BadQuery, NoAnswer, PerfctlError
-from perfctl.explain import observe
+from perfctl.explain import observe, reach
 from perfctl.explain.decide import Looked, Ruled, Subject
 from perfctl.explain.model import GENERIC, Catalogue, Plan
 from perfctl.explain.observe import Limits, Request
 from perfctl.explain.rule import SMALL_PAGES, Evidence, State
 from perfctl.hotqueries.model import Kind
-from perfctl.hotqueries.statement import functions
 from perfctl.servers.postgres import Postgres
 
 #: Can an index serve it? The scan is still there where none can.
@@ -122,11 +121,11 @@ def _run(
     ran: dict[int, Plan] = {}
     why: dict[int, tuple[str, float | None]] = {}
     chosen = [(angle, plan) for angle, plan in planned if angle.values is not None]
-    # The plan knows what the text calls through views and row security.
-    volatile = observe.volatile(pg, [functions(angle.subject.query.sql) | plan.functions for angle, plan in chosen])
-    for (angle, plan), function in zip(chosen, volatile, strict=True):
+    # The plan has what planning made of the text, the text what EXPLAIN does not show, such as LIMIT and VALUES.
+    volatile = reach.volatile(pg, ["\n".join((angle.subject.query.sql, *plan.texts())) for angle, plan in chosen])
+    for (angle, plan), calls in zip(chosen, volatile, strict=True):
         query = angle.subject.query
-        if (reason := _must_not_run(angle, plan, function)) is not None:
+        if (reason := _must_not_run(angle, plan) or calls) is not None:
             why[id(angle)] = reason, None
             continue
         request = Request(query, angle.values, run=True)
@@ -142,14 +141,12 @@ def _run(
     return ran, why
 
 
-def _must_not_run(angle: _Angle, plan: Plan, volatile: str | None) -> str | None:
+def _must_not_run(angle: _Angle, plan: Plan) -> str | None:
     if (reason := angle.subject.query.why_not_run) is not None:
         return reason
     writes = {"Insert", "Update", "Delete", "Merge", "ModifyTable", "LockRows"}
     if any(node.type in writes for node in plan.nodes()):
         return "its plan writes or locks rows"
-    if volatile is not None:
-        return f"it calls {volatile}, which is volatile and may change something"
     return None
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -130,14 +129,9 @@ class Plan:
         """Every relation that it reads."""
         return frozenset(node.relation for node in self.nodes() if node.relation is not None)
 
-    @property
-    def functions(self) -> frozenset[tuple[str | None, str]]:
-        """What its expressions call, the schema where PostgreSQL prints one; and what looks like it in texts."""
-        return frozenset(
-            (schema.strip('"') or None, name.strip('"'))
-            for text in _texts(self.raw)
-            for schema, name in _CALL.findall(text)
-        )
+    def texts(self) -> Iterator[str]:
+        """Every text in what PostgreSQL printed."""
+        return _texts(self.raw)
 
     @property
     def was_run(self) -> bool:
@@ -176,9 +170,6 @@ def _q_errors(node: Node, stopped: bool) -> Iterator[tuple[Node, float]]:
             or each.relationship in ("InitPlan", "SubPlan")
         )
         yield from _q_errors(each, early or (stopped and node.type not in _READS_FIRST))
-
-
-_CALL = re.compile(r'(?:("[^"]+"|\w+)\.)?("[^"]+"|\w+)\(')
 
 
 def _texts(raw: object) -> Iterator[str]:

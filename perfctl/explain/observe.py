@@ -201,24 +201,3 @@ def statistics(pg: Postgres, oids: Iterable[int]) -> dict[int, str]:
     """By table, a hash of what ANALYZE has gathered about it."""
     wanted = sorted(set(oids))
     return {each.oid: each.hash for each in pg.fetch("plan_statistics", StatisticsHash, {"tables": wanted})}
-
-
-@dataclass(frozen=True, slots=True)
-class Function:
-    """A function that may change something when it is run."""
-
-    schema: str
-    name: str
-
-
-def volatile(pg: Postgres, called: Sequence[frozenset[tuple[str | None, str]]]) -> list[str | None]:
-    """For each set of functions the volatile one in it: a run may change what no transaction takes back.
-
-    Raises as ``catalogue``.
-    """
-    wanted = sorted({function for functions in called for function in functions}, key=str)
-    if not wanted:
-        return [None] * len(called)
-    found = pg.fetch("plan_functions", Function, {"schemas": [s for s, _ in wanted], "names": [n for _, n in wanted]})
-    names = {(schema, each.name): f"{each.schema}.{each.name}" for each in found for schema in (None, each.schema)}
-    return [next((names[each] for each in sorted(functions, key=str) if each in names), None) for functions in called]

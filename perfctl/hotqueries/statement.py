@@ -1,4 +1,4 @@
-"""What a statement does and calls, by PostgreSQL's own grammar. Pure."""
+"""What a statement does, by PostgreSQL's own grammar. Pure."""
 
 from __future__ import annotations
 
@@ -47,11 +47,6 @@ def kind_of(sql: str, before: int) -> Kind:
     return Kind.WRITE if parts.keys() & _INNER_WRITES else Kind.SELECT
 
 
-def functions(sql: str) -> frozenset[tuple[str | None, str]]:
-    """The functions that a statement calls by name, lower case, with the schema where it is said."""
-    return frozenset(_function(call) for call in _parts(postgast.parse(sql)).get("FuncCall", ()))
-
-
 def _refuse_kind(top: str, before: int) -> NoReturn:
     what = top.removesuffix("_stmt").replace("_", " ").upper()
     raise Bad(f"{what} has no plan", before + 1, "a hot query is a SELECT, INSERT, UPDATE, DELETE or MERGE")
@@ -71,8 +66,3 @@ def _parts(tree: Any) -> dict[str, list[Any]]:
             left += each
             found.setdefault(kind.name, []).extend(each)
     return found
-
-
-def _function(call: Any) -> tuple[str | None, str]:
-    words = [part.string.sval for part in call.funcname]
-    return (words[-2] if len(words) > 1 else None, words[-1])

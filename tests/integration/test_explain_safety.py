@@ -33,6 +33,18 @@ PREPARATION = (
     "CREATE FUNCTION writes() RETURNS int LANGUAGE sql AS 'INSERT INTO written VALUES (1) RETURNING a'",
     "CREATE FUNCTION locks() RETURNS int LANGUAGE plpgsql AS $$BEGIN PERFORM pg_advisory_lock(4711); RETURN 1; END$$",
     "CREATE VIEW through_a_view AS SELECT a, locks() AS locked FROM t WHERE a < 10",
+    # What EXPLAIN shows nothing of, and what calls a function without its name.
+    "CREATE VIEW through_a_limit AS SELECT a FROM t LIMIT locks()",
+    "CREATE FUNCTION lock_two(a int, b int) RETURNS int LANGUAGE plpgsql AS 'BEGIN RETURN locks(); END'",
+    "CREATE FUNCTION lock_row(t) RETURNS int LANGUAGE plpgsql AS 'BEGIN RETURN locks(); END'",
+    "CREATE FUNCTION stable_one() RETURNS int LANGUAGE sql STABLE AS 'SELECT locks()'",
+    "CREATE OPERATOR <#> (LEFTARG = int, RIGHTARG = int, FUNCTION = lock_two)",
+    "CREATE AGGREGATE locking(int) (SFUNC = lock_two, STYPE = int, INITCOND = '0')",
+    "CREATE DOMAIN locked_int AS int CHECK (lock_two(VALUE, 1) = 1)",
+    "CREATE TYPE pair AS (x locked_int)",
+    "CREATE TYPE box_of AS (x int)",
+    "CREATE FUNCTION to_box(int) RETURNS box_of LANGUAGE plpgsql AS 'BEGIN RETURN ROW(locks()); END'",
+    "CREATE CAST (int AS box_of) WITH FUNCTION to_box(int)",
 )
 WRITING = {
     "insert": "INSERT INTO t VALUES (-1, 1, 'new')",
@@ -51,6 +63,20 @@ WRITING = {
     "sequence": "SELECT nextval('s')",
     "session_lock": "SELECT pg_advisory_lock(4711)",
     "view": "SELECT * FROM through_a_view",
+    "view_with_a_limit": "SELECT * FROM through_a_limit",
+    "wrapped": "SELECT stable_one()",
+    "operator": "SELECT 1 <#> a FROM t",
+    "operator_said_in_full": "SELECT 1 OPERATOR(public.<#>) a FROM t LIMIT 1",
+    "operator_in_a_limit": "SELECT a FROM t LIMIT 1 <#> 2",
+    "aggregate": "SELECT locking(a) FROM t",
+    "domain": "SELECT a::locked_int FROM t",
+    "domain_in_values": "SELECT * FROM (VALUES (1::locked_int), (2)) AS x",
+    "domain_in_a_row": "SELECT json_populate_record(NULL::pair, '{\"x\": 1}')",
+    "cast": "SELECT a::box_of FROM t",
+    "cast_as": "SELECT CAST(a AS box_of) FROM t",
+    "attribute": "SELECT t.lock_row FROM t",
+    "quoted": 'SELECT "locks" /* ( */ ()',
+    "escaped": 'SELECT U&"\\006Cocks"()',
     "setting": "SELECT set_config('statement_timeout', '0', false)",
     "kill": "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'nobody'",
 }
@@ -208,3 +234,25 @@ def test_a_standby_gives_plans_and_runs(pair: tuple[PostgresServer, PostgresServ
     ran = hot.check("--analyze")
     assert (ran.code, ran.statuses) == (0, {"read": "ok", "write": "ok"})
     assert ran.items["read"]["data"]["angles"][0]["blocks"] > 0
+
+
+def test_what_is_called_as_a_volatile_function_is_but_does_not_call_it_is_run(hot18: Hot, database18: Database) -> None:
+    execute(
+        database18,
+        *PREPARATION,
+        "CREATE FUNCTION c(int) RETURNS int LANGUAGE plpgsql AS 'BEGIN RETURN $1; END'",
+        "CREATE FUNCTION on_change() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END'",
+        "CREATE FUNCTION twice(int) RETURNS int LANGUAGE sql IMMUTABLE AS 'SELECT $1 + $1'",
+    )
+    hot18.query("q", "-- rule: buffers: 100000\nSELECT c AS on_change, random(), twice(b) FROM t WHERE b IN (7)")
+    ran = hot18.check("--analyze")
+    assert ran.statuses == {"q": "ok"}, ran.items
+
+
+def test_why_a_run_is_refused_names_the_function_and_the_way_to_it(hot18: Hot, database18: Database) -> None:
+    execute(database18, *PREPARATION)
+    hot18.query("q", "-- rule: buffers: 100000\nSELECT locking(a) FROM t")
+    assert (
+        "not run: it calls public.lock_two through aggregate locking, which is volatile and may change something"
+        in hot18.check("--analyze").items["q"]["detail"]
+    )

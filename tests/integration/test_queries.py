@@ -14,6 +14,7 @@ import pytest
 from perfctl import queries
 from perfctl.explain import model as plan_model
 from perfctl.explain import observe as plan_observe
+from perfctl.explain import reach as plan_reach
 from perfctl.indexes import duplicates, model, running, writers
 from perfctl.servers import postgres
 from perfctl.servers.postgres import Postgres
@@ -31,9 +32,9 @@ RECORDS: dict[str, tuple[type[Any], dict[str, Any]]] = {
     "keys": (duplicates.Keys, {"oid": "{index_oid}"}),
     "loads": (running.TableLoad, {"tables": "{table_oid}"}),
     "partitions": (model.Partition, {"tables": "{partitioned_oid}"}),
-    "plan_functions": (plan_observe.Function, {"schemas": [None], "names": ["writes"]}),
     "plan_indexes": (plan_model.IndexFacts, {"tables": "{table_oid}"}),
     "plan_statistics": (plan_observe.StatisticsHash, {"tables": "{table_oid}"}),
+    "plan_reach": (plan_reach.Reach, {"words": ["", "t", "nextval("]}),
     "plan_tables": (plan_model.TableFacts, {"schemas": ["public"], "names": ["t"]}),
     "progress": (running.Progress, {"pids": "{pids}"}),
     "replicas": (running.Replica, {}),

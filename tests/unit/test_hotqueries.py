@@ -17,7 +17,6 @@ from perfctl.hotqueries.files import load
 from perfctl.hotqueries.model import Expectation, HotQuery, Kind, Parameter, Problem, ValueSet
 from perfctl.hotqueries.parse import from_config, parse, together
 from perfctl.hotqueries.placeholders import BadText, Numbered, as_sql, number
-from perfctl.hotqueries.statement import functions
 
 
 def numbered(text: str, **types: str | None) -> tuple[str, tuple[str, ...]]:
@@ -353,11 +352,6 @@ def test_a_word_of_a_purpose_is_no_directive() -> None:
 def test_what_a_statement_does_decides_whether_it_may_be_run(sql: str, kind: Kind) -> None:
     query = one(sql)
     assert (query.kind, query.why_not_run is None) == (kind, kind is Kind.SELECT)
-
-
-def test_the_functions_that_it_calls_are_known() -> None:
-    found = functions("SELECT Lower(a), app.f(b) FROM app.g(1) WHERE a IN (SELECT max(c) FROM t)")
-    assert found == {(None, "lower"), ("app", "f"), ("app", "g"), (None, "max")}
 
 
 def inline(**keys: Any) -> HotQuery | Problem:
