@@ -45,6 +45,8 @@ def look(pg: Postgres, subjects: Sequence[Subject], manner: Manner) -> list[Look
 
     Raises what the server says where the catalogue cannot be read.
     """
+    # Looks into the catalogue wait for locks too, and outside of the transactions that have limits of their own.
+    pg.settings(manner.limits.settings())
     angles, failures = _angles(subjects, manner)
     plain = observe.plans(pg, [Request(each.subject.query, each.values) for each in angles], manner.limits)
     planned = [(angle, plan) for angle, plan in zip(angles, plain, strict=True) if isinstance(plan, Plan)]
@@ -52,6 +54,10 @@ def look(pg: Postgres, subjects: Sequence[Subject], manner: Manner) -> list[Look
         if isinstance(error, PerfctlError):
             failures[id(angle.subject)][angle.name] = error
     facts = observe.catalogue(pg, (relation for _, plan in planned for relation in plan.relations))
+    for angle, plan in planned:
+        if (busy := next((r for r in sorted(plan.relations) if r in facts.locked), None)) is not None:
+            failures[id(angle.subject)][angle.name] = observe.locked(busy)
+    planned = [(angle, plan) for angle, plan in planned if not plan.relations & facts.locked]
     served = _served(pg, planned, facts, manner)
     ran, not_run = _run(pg, planned, manner)
     generic = {id(angle.subject): plan for angle, plan in planned if angle.values is None}
@@ -122,7 +128,8 @@ def _run(
     why: dict[int, tuple[str, float | None]] = {}
     chosen = [(angle, plan) for angle, plan in planned if angle.values is not None]
     # The plan has what planning made of the text, the text what EXPLAIN does not show, such as LIMIT and VALUES.
-    volatile = reach.volatile(pg, ["\n".join((angle.subject.query.sql, *plan.texts())) for angle, plan in chosen])
+    with observe.no_query():
+        volatile = reach.volatile(pg, ["\n".join((angle.subject.query.sql, *plan.texts())) for angle, plan in chosen])
     for (angle, plan), calls in zip(chosen, volatile, strict=True):
         query = angle.subject.query
         if (reason := _must_not_run(angle, plan) or calls) is not None:

@@ -205,6 +205,8 @@ class TableFacts:
     root_name: str | None
     #: leaf partitions, where it is partitioned itself
     partitions: int
+    #: against readers, so that nothing is known of its indexes
+    is_locked: bool = False
 
     @property
     def relation(self) -> Relation:
@@ -243,6 +245,11 @@ class Catalogue:
 
     tables: Mapping[Relation, TableFacts] = field(default_factory=dict)
     indexes: tuple[IndexFacts, ...] = ()
+
+    @property
+    def locked(self) -> frozenset[Relation]:
+        """The tables of which no more than that is known."""
+        return frozenset(relation for relation, table in self.tables.items() if table.is_locked)
 
     def index(self, name: str, relation: Relation | None = None) -> IndexFacts | None:
         """The index of that name, on that table where one is given."""

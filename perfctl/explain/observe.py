@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 
 from perfctl.errors import BadQuery, Busy, ConnectionLost, PerfctlError, StatementFailed, Unreachable
@@ -24,6 +25,9 @@ _GENERIC = "perfctl_generic"
 
 #: A plan that is measured is one that does not depend on how many workers were free, nor on compiling.
 _SERIAL = {"max_parallel_workers_per_gather": "0", "jit": "off"}
+
+#: tables that may be locked one after the other while their sizes are asked for
+_LOCKED_MEANWHILE = 3
 
 _DEALLOCATE = f"DEALLOCATE {_GENERIC}"
 
@@ -146,6 +150,7 @@ def _script(requests: Sequence[Request]) -> Iterator[_Sent]:
 
 #: SQLSTATE: a lock was not got in time
 _NO_LOCK = "55P03"
+_END_IT = "end that transaction, or raise queries.lock_timeout"
 #: classes of SQLSTATE about the server, not about the query: no resources, an operator's doing, a bug
 _OF_THE_SERVER = ("53", "57", "58", "XX")
 
@@ -154,17 +159,31 @@ def _reason(sent: _Sent, request: Request, error: PerfctlError) -> PerfctlError:
     """Why there is no plan, as the query's own trouble where it is that, with its line."""
     if not isinstance(error, StatementFailed):
         return error
-    if error.sqlstate == _NO_LOCK:
-        return Busy(
-            f"a table of it is locked against readers: {error.message}",
-            hint="end that transaction, or raise queries.lock_timeout",
-        )
-    if (error.sqlstate or "")[:2] in _OF_THE_SERVER:
-        return Unreachable(error.message, hint=error.hint)
+    if error.sqlstate == _NO_LOCK or (error.sqlstate or "")[:2] in _OF_THE_SERVER:
+        return _trouble(error)
     query = request.query
     offset = (error.position or 0) - 1 - (len(sent.text) - len(query.sql)) if query.sql in sent.text else 0
     message = f"{error.message}: {error.detail}" if error.detail else error.message
     return BadQuery(message, file=query.file, line=query.line_at(offset), hint=error.hint)
+
+
+def _trouble(error: StatementFailed) -> PerfctlError:
+    """The same failure where no query is to blame for it."""
+    if error.sqlstate == _NO_LOCK:
+        return Busy(
+            f"a table of it is locked against readers: {error.message}",
+            hint=_END_IT,
+        )
+    return Unreachable(error.message, hint=error.hint)
+
+
+@contextmanager
+def no_query() -> Iterator[None]:
+    """Tell of a failure inside as the server's trouble: Busy or Unreachable in place of StatementFailed."""
+    try:
+        yield
+    except StatementFailed as error:
+        raise _trouble(error) from error
 
 
 def _parsed(value: object) -> Mapping[str, object]:
@@ -177,16 +196,29 @@ def _parsed(value: object) -> Mapping[str, object]:
 def catalogue(pg: Postgres, relations: Iterable[Relation]) -> Catalogue:
     """What the catalogue says of these tables, in two statements however many there are.
 
-    Raises what the server says: ConnectionLost, NoAnswer, StatementFailed.
+    Raises what the server says: ConnectionLost, NoAnswer, Busy, Unreachable.
     """
     wanted = sorted(set(relations))
     if not wanted:
         return Catalogue()
-    tables = pg.fetch(
-        "plan_tables", TableFacts, {"schemas": [r.schema for r in wanted], "names": [r.name for r in wanted]}
-    )
+    with no_query():
+        for _ in range(_LOCKED_MEANWHILE):
+            # One that is locked after the look at the locks: the next look knows of it.
+            with suppress(Busy), no_query():
+                return _catalogue(pg, wanted)
+        return _catalogue(pg, wanted)
+
+
+def _catalogue(pg: Postgres, wanted: Sequence[Relation]) -> Catalogue:
+    named = {"schemas": [r.schema for r in wanted], "names": [r.name for r in wanted]}
+    tables = pg.fetch("plan_tables", TableFacts, named)
     indexes = pg.fetch("plan_indexes", IndexFacts, {"tables": [table.oid for table in tables]})
     return Catalogue({table.relation: table for table in tables}, tuple(indexes))
+
+
+def locked(relation: Relation) -> Busy:
+    """Why nothing can be said of a query that reads the table."""
+    return Busy(f"{relation} is locked against readers", hint=_END_IT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,4 +232,5 @@ class StatisticsHash:
 def statistics(pg: Postgres, oids: Iterable[int]) -> dict[int, str]:
     """By table, a hash of what ANALYZE has gathered about it."""
     wanted = sorted(set(oids))
-    return {each.oid: each.hash for each in pg.fetch("plan_statistics", StatisticsHash, {"tables": wanted})}
+    with no_query():
+        return {each.oid: each.hash for each in pg.fetch("plan_statistics", StatisticsHash, {"tables": wanted})}

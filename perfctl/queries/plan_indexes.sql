@@ -1,4 +1,5 @@
 -- The indexes of some tables with their key columns in order, expressions as PostgreSQL prints them.
+-- Those of a table that is locked against readers are left out: to print one locks its table.
 -- Takes: tables oid[]. Needs: nothing.
 SELECT
     n.nspname::text AS schema,
@@ -25,5 +26,11 @@ JOIN pg_catalog.pg_class AS c ON c.oid = i.indexrelid
 JOIN pg_catalog.pg_am AS am ON am.oid = c.relam
 JOIN pg_catalog.pg_class AS t ON t.oid = i.indrelid
 JOIN pg_catalog.pg_namespace AS n ON n.oid = t.relnamespace
-WHERE i.indrelid = ANY(%(tables)s::oid[])
+WHERE
+    i.indrelid = ANY(%(tables)s::oid[])
+    AND i.indrelid NOT IN (
+        SELECT relation
+        FROM pg_catalog.pg_locks
+        WHERE locktype = 'relation' AND mode = 'AccessExclusiveLock'
+    )
 ORDER BY 1, 2, 3

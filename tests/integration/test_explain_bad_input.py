@@ -6,8 +6,12 @@ import contextlib
 import signal
 import time
 
+import psycopg
 import pytest
 
+from perfctl.explain import observe
+from perfctl.explain.model import Relation
+from perfctl.servers import postgres
 from tests.fix_explain import Hot, execute
 from tests.fix_perfctl import Ran, until
 from tests.fix_servers import Cluster, Database
@@ -235,3 +239,29 @@ def test_a_server_that_stops_in_the_middle_is_told(hot: Hot, pg_server: Cluster,
         ran = process.wait(20)
     assert (ran.code, ran.report["error"]["class"]) == (3, "ConnectionLost")
     assert "Traceback" not in ran.stderr
+
+
+def test_the_catalogue_is_read_while_tables_and_partitions_are_locked(database: Database) -> None:
+    execute(
+        database,
+        "CREATE TABLE p (a int) PARTITION BY LIST (a)",
+        "CREATE TABLE p_1 PARTITION OF p FOR VALUES IN (1)",
+        "CREATE TABLE p_2 PARTITION OF p FOR VALUES IN (2)",
+        "INSERT INTO p SELECT 1 FROM generate_series(1, 10000)",
+        "ANALYZE p_1",
+    )
+    relations = [Relation("public", name) for name in ("p", "p_1", "p_2", "t")]
+    pg = postgres.connect(psycopg.conninfo.conninfo_to_dict(database.dsn), application="test")  # type: ignore[arg-type]
+    with contextlib.closing(pg), database.connect(autocommit=False) as other:
+        pg.settings({"lock_timeout": "1s"})
+        free = observe.catalogue(pg, relations)
+        other.execute("LOCK TABLE p_1, t IN ACCESS EXCLUSIVE MODE")
+        held = observe.catalogue(pg, relations)
+    assert held.locked == {Relation("public", "p_1"), Relation("public", "t")}
+    assert [(i.table, i.name) for i in free.indexes] == [("t", "t_b"), ("t", "t_pkey")]
+    assert held.indexes == ()
+    assert {r: facts.pages for r, facts in held.tables.items()} == {r: facts.pages for r, facts in free.tables.items()}
+    assert {str(r): facts.pages > 0 for r, facts in free.tables.items()} == {
+        "public.p": True, "public.p_1": True, "public.p_2": False, "public.t": True,
+    }  # fmt: skip
+    assert free.tables[Relation("public", "p")].partitions == 2
