@@ -143,8 +143,8 @@ class Queries(Section):
     )
     generic: t.Switch = Field(True, description="Look at the plan for any value of the parameters too")
     analyze: t.Switch = Field(False, description="Run the queries that may be run: EXPLAIN ANALYZE")
-    timeout_s: t.Duration = Field(as_written("10s"), alias="timeout", description="For one EXPLAIN")
-    lock_timeout_s: t.Duration = Field(
+    timeout_s: t.SomeDuration = Field(as_written("10s"), alias="timeout", description="For one EXPLAIN")
+    lock_timeout_s: t.SomeDuration = Field(
         as_written("1s"), alias="lock_timeout", description="For a table that is locked against readers"
     )
 

@@ -42,9 +42,14 @@ class Limits:
     def settings(self) -> dict[str, str]:
         """As settings of a transaction."""
         return {
-            "statement_timeout": f"{round(self.statement_timeout_s * 1000)}ms",
-            "lock_timeout": f"{round(self.lock_timeout_s * 1000)}ms",
+            "statement_timeout": _milliseconds(self.statement_timeout_s),
+            "lock_timeout": _milliseconds(self.lock_timeout_s),
         }
+
+
+def _milliseconds(seconds: float) -> str:
+    """As a setting; 0 would be no limit."""
+    return f"{max(1, round(seconds * 1000))}ms"
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from perfctl import config
-from perfctl.errors import UsageError
+from perfctl.errors import ConfigError, UsageError
 from perfctl.explain.check import Hot, hot, manner
+from perfctl.explain.observe import Limits
 
 HEAD = "version: 1\ntargets: {a: {database: {dsn: 'postgresql://u@h/d'}}}\nqueries:\n"
 
@@ -69,6 +70,13 @@ def test_what_is_wrong_for_all_ends_it_with_its_line(tmp_path: Path, queries: st
     with pytest.raises(UsageError) as refused:
         read(tmp_path, queries)
     assert refused.value.message.startswith(message)
+
+
+@pytest.mark.parametrize("key", ["timeout", "lock_timeout"])
+def test_a_limit_of_nothing_would_be_none_on_the_server_and_is_refused(tmp_path: Path, key: str) -> None:
+    with pytest.raises(ConfigError, match=f"queries.{key}: expected a duration longer than 0s"):
+        loaded(tmp_path, f"  {key}: 0s\n")
+    assert Limits(0.0001, 0.0001).settings() == {"statement_timeout": "1ms", "lock_timeout": "1ms"}
 
 
 def test_a_folder_that_nobody_configured_may_be_absent_and_a_file_stands_for_it(tmp_path: Path) -> None:
