@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from perfctl.errors import UsageError
 from perfctl.hotqueries.model import HotQuery, Problem
 from perfctl.hotqueries.parse import Queries, from_config, parse, together
 
@@ -16,14 +15,18 @@ def load(
 ) -> Queries:
     """The queries of a folder's ``.sql`` files, of single files, and of the configuration (each with file and line).
 
-    Raises UsageError for a folder or a file that cannot be read; what is wrong in a file is among the problems.
+    What is wrong with a file, or in it, is among the problems.
     """
     queries: list[HotQuery] = []
     problems: list[Problem] = []
     for path in [*(sorted(folder.rglob("*.sql")) if folder else ()), *files]:
-        found, bad = parse(_read(path), file=str(path), stem=path.stem)
-        queries += found
-        problems += bad
+        match _read(path):
+            case Problem() as problem:
+                problems.append(problem)
+            case text:
+                found, bad = parse(text, file=str(path), stem=path.stem)
+                queries += found
+                problems += bad
     for given, file, line in inline:
         match from_config(given, file=file, line=line):
             case Problem() as problem:
@@ -33,10 +36,13 @@ def load(
     return together(queries, problems)
 
 
-def _read(path: Path) -> str:
+def _read(path: Path) -> str | Problem:
     try:
-        return path.read_text(encoding="utf-8-sig")
+        content = path.read_bytes()
     except OSError as error:
-        raise UsageError(f'query file "{path}" cannot be read: {error.strerror}') from error
-    except UnicodeDecodeError:
-        raise UsageError(f'query file "{path}" is not UTF-8') from None
+        return Problem(path.stem, f"it cannot be read: {error.strerror}", str(path), 1)
+    try:
+        return content.decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        return Problem(path.stem, "it is not UTF-8", str(path), line, f"iconv -f LATIN1 -t UTF-8 {path.name}")

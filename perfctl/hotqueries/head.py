@@ -12,7 +12,8 @@ import yaml
 
 from perfctl.hotqueries.model import Expectation
 
-_NAME = re.compile(r"--\s*name:\s*([A-Za-z_][\w.\-]*)[!^$*<]?#?(?:\s+:\w+)?\s*")
+_CALLED_SO = r"[A-Za-z_][\w.\-]*"
+_NAME = re.compile(rf"--\s*name:\s*({_CALLED_SO})[!^$*<]?#?(?:\s+:\w+)?\s*")
 _HEAD = re.compile(r"--\s*name\s*:.*", re.IGNORECASE)
 _DIRECTIVE = re.compile(r"--\s*([A-Za-z]+)\s*:\s*(.*?)\s*")
 _WORD = r'(?:[A-Za-z_]\w*|"[^"]+")'
@@ -73,6 +74,9 @@ def directive(comment: str) -> str | None:
 
 def from_settings(given: Mapping[str, Any], file: str, line: int) -> Head:
     """The head of a query in the configuration. Raises Bad."""
+    if not re.fullmatch(_CALLED_SO, str(given["name"])):
+        # The name is also that of the file that the accepted plan is in.
+        raise Bad(f'"{given["name"]}" is no name', line, "letters, digits, _, - and dots, such as orders_of_user")
     head = Head(str(given["name"]), purpose=[given.get("purpose") or ""])
     for key, value in (given.get("params") or {}).items():
         name = _called(key)

@@ -6,6 +6,7 @@ import re
 from typing import Any, NoReturn
 
 import postgast
+from google.protobuf.message import DecodeError
 
 from perfctl.hotqueries.head import Bad
 from perfctl.hotqueries.model import Kind
@@ -28,6 +29,10 @@ def kind_of(sql: str, before: int) -> Kind:
         at = max(0, (error.cursorpos or 1) - 1)
         hint = "give each parameter a name: :name or %(name)s" if re.search(r"%s\b|=\s*\?", sql) else None
         raise Bad(error.message, before + 1 + sql.count("\n", 0, at), hint) from None
+    except DecodeError:
+        # The grammar took it; its tree is deeper than protobuf reads.
+        hint = "put the long chain of operators into parentheses by halves, or into = ANY (ARRAY[…]) or concat(…)"
+        raise Bad("expressions are nested too deep to be looked at", before + 1, hint) from None
     if len(tree.stmts) != 1:
         raise Bad("more than one statement", before + 1)
     statement = tree.stmts[0].stmt

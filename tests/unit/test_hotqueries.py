@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from perfctl.errors import UsageError
 from perfctl.hotqueries.files import load
 from perfctl.hotqueries.model import Expectation, HotQuery, Kind, Parameter, Problem, ValueSet
 from perfctl.hotqueries.parse import from_config, parse, together
@@ -440,9 +438,27 @@ def test_a_folder_is_read_in_order_with_its_subfolders(tmp_path: Path) -> None:
     assert [(each.name, each.line) for each in found.problems] == [("a", 1), ("j", 4)]
 
 
-def test_a_file_that_cannot_be_read_is_a_usage_error(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="cannot be read"):
-        load(None, files=[tmp_path / "none.sql"])
-    (tmp_path / "latin.sql").write_bytes("SELECT 'ü'".encode("latin-1"))
-    with pytest.raises(UsageError, match=re.escape('latin.sql" is not UTF-8')):
-        load(tmp_path)
+def test_a_file_that_cannot_be_read_is_told_and_the_others_are_read(tmp_path: Path) -> None:
+    (tmp_path / "latin.sql").write_bytes("-- x\nSELECT 'ü'".encode("latin-1"))
+    (tmp_path / "good.sql").write_text("SELECT 1", encoding="utf-8")
+    (tmp_path / "folder.sql").mkdir()
+    found = load(tmp_path, files=[tmp_path / "none.sql"])
+    assert [each.name for each in found.queries] == ["good"]
+    assert [(each.name, each.message, each.line) for each in found.problems] == [
+        ("folder", "it cannot be read: Is a directory", 1),
+        ("latin", "it is not UTF-8", 2),
+        ("none", "it cannot be read: No such file or directory", 1),
+    ]
+
+
+def test_a_chain_of_operators_that_is_too_deep_for_the_parser_is_a_problem() -> None:
+    queries, (problem,) = parse(f"\nSELECT {' + '.join('1' * 3000)}", file="q.sql", stem="q")
+    assert queries == []
+    assert problem.message == "expressions are nested too deep to be looked at"
+
+
+@pytest.mark.parametrize("name", ["../../etc/x", "a/b", "a b", "1st", ".."])
+def test_an_inline_query_is_named_as_one_in_a_file(name: str) -> None:
+    problem = from_config({"name": name, "sql": "SELECT 1"}, file="perfctl.yaml", line=7)
+    assert isinstance(problem, Problem)
+    assert (problem.message, problem.line) == (f'"{name}" is no name', 7)
