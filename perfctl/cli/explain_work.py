@@ -89,11 +89,15 @@ def show(session: Session, hot: Hot, wanted: Wanted) -> Report:
         raise UsageError(f'"{query.name}" has no value set "{angle}"', hint=f"known: {', '.join(known)}")
     plan = evidence.ran or evidence.plan
     notes = [_server(pg), f"{query.file}:{query.line}"]
-    if wanted.analyze and evidence.why_not_run:
+    failed = seen.failures.get(look.run_of(angle))
+    if wanted.analyze and evidence.why_not_run and failed is None:
         notes.append(f"not run: {evidence.why_not_run}")
     session.own_json = json.dumps([plan.raw], indent=2)
     items = _before(session, query.name, angle) if wanted.before else []
     items.append(_drawn(f"{query.name}, {angle}", [(line.text, line.mark) for line in tree.lines(plan)]))
+    if failed is not None:
+        facts = {"exit_code": exit_code_of(failed), "class": type(failed).__name__}
+        items.append(Item("query", query.name, Status.UNKNOWN, f"not run: {failed.message}", failed.hint, facts))
     return session.report(items, notes=notes)
 
 

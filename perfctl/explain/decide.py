@@ -116,8 +116,8 @@ Tie = Callable[[Subject, Evidence, Ruled], bool]
 def item(subject: Subject, looked: Looked, tie: Tie, changes: Sequence[Change] = ()) -> Item:
     """What is to be said of a query; ``changes`` are those since its baseline.
 
-    A finding where a rule fails from some angle or a change gates; else unknown where an angle has no plan, with the
-    exit code of the first cause; else skipped where no rule can tell; else ok.
+    A finding where a rule fails from some angle or a change gates; else unknown where an angle has no plan or its
+    run failed, with the exit code of the first cause; else skipped where no rule can tell; else ok.
     """
     query = subject.query
     found: list[tuple[str, Ruled, Verdict]] = []
@@ -156,16 +156,22 @@ def item(subject: Subject, looked: Looked, tie: Tie, changes: Sequence[Change] =
         cures = dict.fromkeys(verdict.cure for _, _, verdict in failing if verdict.cure)
         if drifted:
             cures[f"perfctl explain baseline accept {query.name} --reason '…' where that is meant"] = None
-        return Item("query", query.name, Status.FINDING, "\n".join(lines), "; ".join(cures) or None, data)
+        return Item("query", query.name, Status.FINDING, _placed(query, lines), "; ".join(cures) or None, data)
     if looked.failures:
         error = next(iter(looked.failures.values()))
         data |= {"exit_code": exit_code_of(error), "class": type(error).__name__}
         if isinstance(error, BadQuery):
             data["line"] = error.line
-        return Item("query", query.name, Status.UNKNOWN, "\n".join(lines), error.hint, data)
+        return Item("query", query.name, Status.UNKNOWN, _placed(query, lines), error.hint, data)
     holding = [each for each in found if each[2].state is State.HOLDS]
     status = Status.SKIPPED if found and not holding else Status.OK
     return Item("query", query.name, status, "\n".join([*_good(looked, holding), *lines]), None, data)
+
+
+def _placed(query: HotQuery, lines: Sequence[str]) -> str:
+    """The lines behind the query's place, where the first does not begin with one of its own."""
+    text = "\n".join(lines)
+    return text if text.startswith(f"{query.file}:") else f"{query.file}:{query.line}: {text}"
 
 
 def _failures(looked: Looked) -> list[str]:

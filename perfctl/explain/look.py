@@ -59,7 +59,10 @@ def look(pg: Postgres, subjects: Sequence[Subject], manner: Manner) -> list[Look
             failures[id(angle.subject)][angle.name] = observe.locked(busy)
     planned = [(angle, plan) for angle, plan in planned if not plan.relations & facts.locked]
     served = _served(pg, planned, facts, manner)
-    ran, not_run = _run(pg, planned, manner)
+    ran, not_run, failed = _run(pg, planned, manner)
+    for angle, _ in planned:
+        if (trouble := failed.get(id(angle))) is not None:
+            failures[id(angle.subject)][run_of(angle.name)] = trouble
     generic = {id(angle.subject): plan for angle, plan in planned if angle.values is None}
     evidence: dict[int, list[Evidence]] = {id(subject): [] for subject in subjects}
     for angle, plan in planned:
@@ -77,6 +80,11 @@ def look(pg: Postgres, subjects: Sequence[Subject], manner: Manner) -> list[Look
             )
         )
     return [Looked(tuple(evidence[id(subject)]), failures[id(subject)]) for subject in subjects]
+
+
+def run_of(angle: str) -> str:
+    """What the run with an angle's values is called among the failures."""
+    return f"{angle}, run"
 
 
 def requests(subject: Subject, manner: Manner) -> list[tuple[str, Request]]:
@@ -120,10 +128,12 @@ def _served(pg: Postgres, planned: Sequence[tuple[_Angle, Plan]], facts: Catalog
 
 def _run(
     pg: Postgres, planned: Sequence[tuple[_Angle, Plan]], manner: Manner
-) -> tuple[dict[int, Plan], dict[int, tuple[str, float | None]]]:
-    """The runs that were asked for, each warmed by one before it; and why others were not made, or not to their end."""
+) -> tuple[dict[int, Plan], dict[int, tuple[str, float | None]], dict[int, PerfctlError]]:
+    """The runs that were asked for, each warmed by one before it; why others were not made, or not to their end; and
+    which of these failed, where that was not meant."""
     if not manner.analyze:
-        return {}, {}
+        return {}, {}, {}
+    failed: dict[int, PerfctlError] = {}
     ran: dict[int, Plan] = {}
     why: dict[int, tuple[str, float | None]] = {}
     chosen = [(angle, plan) for angle, plan in planned if angle.values is not None]
@@ -142,10 +152,11 @@ def _run(
                 ended = isinstance(answer, NoAnswer)
                 after_ms = manner.limits.statement_timeout_s * 1000 if ended else None
                 why[id(angle)] = answer.message, after_ms
+                failed[id(angle)] = answer
                 ran.pop(id(angle), None)
                 break
             ran[id(angle)] = answer
-    return ran, why
+    return ran, why, failed
 
 
 def _must_not_run(angle: _Angle, plan: Plan) -> str | None:

@@ -108,7 +108,7 @@ def plans(pg: Postgres, requests: Sequence[Request], limits: Limits) -> list[Pla
 
 @dataclass(frozen=True, slots=True)
 class _Sent:
-    """A statement of a transaction, and the request that it is for; the settings between requests are for none."""
+    """A statement of a transaction, and the request that it is for; to leave the one before is for none."""
 
     text: str
     values: tuple[str | None, ...]
@@ -126,7 +126,7 @@ def _transaction(pg: Postgres, requests: Sequence[Request], limits: Limits) -> l
             raise answer
         if isinstance(answer, PerfctlError):
             if sent.request is None:
-                raise answer
+                raise _trouble(answer) if isinstance(answer, StatementFailed) else answer
             if f"EXECUTE {_GENERIC}" in sent.text:
                 # A rollback leaves a prepared statement there, and the next one could not have its name.
                 pg.read_only([(_DEALLOCATE, ())], limits.settings())
@@ -147,7 +147,7 @@ def _script(requests: Sequence[Request]) -> Iterator[_Sent]:
             yield _Sent(f"SET LOCAL {name} TO DEFAULT", ())
         for name, value in wanted.items():
             if now.get(name) != value:
-                yield _Sent("SELECT set_config($1, $2, true)", (name, value))
+                yield _Sent("SELECT set_config($1, $2, true)", (name, value), request)
         now = wanted
         for text, values in request.statements():
             yield _Sent(text, values, request)

@@ -24,7 +24,7 @@ def load(
             case Problem() as problem:
                 problems.append(problem)
             case text:
-                found, bad = parse(text, file=str(path), stem=path.stem)
+                found, bad = parse(text, file=_shown(path), stem=path.stem)
                 queries += found
                 problems += bad
     for given, file, line in inline:
@@ -40,9 +40,15 @@ def _read(path: Path) -> str | Problem:
     try:
         content = path.read_bytes()
     except OSError as error:
-        return Problem(path.stem, f"it cannot be read: {error.strerror}", str(path), 1)
+        return Problem(path.stem, f"it cannot be read: {error.strerror}", _shown(path), 1)
     try:
         return content.decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
-        return Problem(path.stem, "it is not UTF-8", str(path), line, f"iconv -f LATIN1 -t UTF-8 {path.name}")
+        return Problem(path.stem, "it is not UTF-8", _shown(path), line, f"iconv -f LATIN1 -t UTF-8 {path.name}")
+
+
+def _shown(path: Path) -> str:
+    """As a person in the folder at hand calls it."""
+    here = Path.cwd()
+    return str(path.relative_to(here) if path.is_relative_to(here) else path)

@@ -161,12 +161,49 @@ def test_the_time_out_is_for_one_query_not_for_all_together(hot: Hot, database: 
     assert set(hot.check().statuses.values()) == {"ok"}
 
 
-def test_a_run_that_takes_too_long_is_told_and_the_plan_is_judged(hot: Hot) -> None:
+@pytest.mark.parametrize(("rule", "code"), [("time: 1s", 3), ("buffers: 5", 3), ("time: 400ms", 1)])
+def test_a_run_that_takes_too_long_is_told_and_the_plan_is_judged(hot: Hot, rule: str, code: int) -> None:
     hot.configure("dir: queries, timeout: 500ms")
-    hot.query("bad", "-- rule: time: 1s\n-- rule: cost: 1e12\nSELECT count(*) FROM t, t AS u, t AS v")
-    item = bad(hot.check("--analyze"))
-    assert item["status"] == "ok"
-    assert "statement timeout" in str(item["detail"])
+    path = hot.query("bad", f"-- rule: {rule}\n-- rule: cost: 1e12\nSELECT count(*) FROM t, t AS u, t AS v")
+    ran = hot.check("--analyze")
+    item = bad(ran)
+    assert (ran.code, item["status"]) == (code, "finding" if code == 1 else "unknown")
+    assert str(item["detail"]).startswith(f"{path}:3: canceling statement due to statement timeout (default, run)")
+    assert ran.items["bad"]["data"]["angles"][0]["cost"] > 0
+
+
+def test_a_run_that_fails_is_told_with_the_exit_code_of_its_cause(hot: Hot) -> None:
+    path = hot.query("bad", "-- what for\nSELECT a / (b - b) FROM t")
+    ran = hot.check("--analyze")
+    item = bad(ran)
+    assert (ran.code, item["status"]) == (2, "unknown")
+    assert str(item["detail"]).startswith(f"{path}:2: division by zero (default, run)")
+    shown = hot.text("show", "bad", "--analyze")
+    assert (shown.code, "division by zero" in shown.stdout) == (2, True)
+    assert hot.text("baseline", "--only", "bad", "--analyze").code == 2
+
+
+@pytest.mark.parametrize("command", [("show", "bad"), ("baseline", "--only", "bad")])
+def test_what_has_no_plan_ends_every_command_with_the_code_of_its_cause(
+    hot: Hot, database: Database, command: tuple[str, ...]
+) -> None:
+    sleepy(database, 30)
+    execute(database, "CREATE TABLE locked (a int)")
+    hot.configure("dir: queries, timeout: 300ms, lock_timeout: 100ms")
+    codes = []
+    with database.connect(autocommit=False) as other:
+        other.execute("LOCK TABLE locked IN ACCESS EXCLUSIVE MODE")
+        for text in (
+            "SELECT * FROM nowhere",
+            "SELECT nothing FROM t",
+            "-- param: b int = 'seven'\nSELECT c FROM t WHERE b = :b",
+            "SELECT c FROM t WHERE b = '7'::bytea",
+            "SELECT * FROM locked",
+            "SELECT c FROM t WHERE a = sleepy()",
+        ):
+            hot.query("bad", text)
+            codes.append(hot.text(*command).code)
+    assert codes == [2, 2, 2, 2, 6, 3]
 
 
 def test_a_role_that_may_not_read_is_told(hot: Hot, database: Database) -> None:

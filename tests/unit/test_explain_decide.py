@@ -132,7 +132,7 @@ def test_a_finding_says_the_rule_what_was_seen_the_node_and_the_cure() -> None:
     found = item(made(said(3, no_seq_scan=True), said(4, cost=100)), seen(seq_scan()))
     assert (found.status, found.exit_code, found.remedy) == (Status.FINDING, 1, "an index for (k = 1)")
     assert found.detail == (
-        "no_seq_scan: public.orders of 5,000 pages is read whole\n"
+        "q.sql:9: no_seq_scan: public.orders of 5,000 pages is read whole\n"
         "  Seq Scan on public.orders (cost 100, rows 10) Filter: (k = 1)"
     )
     assert found.data["rules"][0] == {
@@ -150,7 +150,7 @@ def test_a_finding_says_the_rule_what_was_seen_the_node_and_the_cure() -> None:
 
 def test_with_several_sets_of_values_a_finding_says_which() -> None:
     found = item(made(said(3, no_seq_scan=True)), seen(index_scan("i"), angle="few"), seen(seq_scan(), angle="many"))
-    assert found.detail.splitlines()[0] == "no_seq_scan (many): public.orders of 5,000 pages is read whole"
+    assert found.detail.splitlines()[0] == "q.sql:9: no_seq_scan (many): public.orders of 5,000 pages is read whole"
     assert [each["name"] for each in found.data["angles"]] == ["few", "many"]
 
 
@@ -219,7 +219,7 @@ def test_a_query_that_cannot_be_planned_is_unknown_with_the_errors_exit_code() -
     error = Busy("no lock on orders", hint="try again")
     found = item(made(said(3, cost=5)), default=error)
     assert (found.status, found.exit_code, found.remedy) == (Status.UNKNOWN, 6, "try again")
-    assert (found.detail, found.data["class"]) == ("no lock on orders", "Busy")
+    assert (found.detail, found.data["class"]) == ("q.sql:9: no lock on orders", "Busy")
 
 
 @pytest.mark.parametrize(
@@ -233,11 +233,11 @@ def test_the_exit_code_is_that_of_the_cause(error: PerfctlError, code: int) -> N
 def test_one_angle_that_fails_leaves_the_others_judged() -> None:
     holds = item(made(said(3, cost=900)), seen(seq_scan(), angle="a"), b=UsageError('parameter "x" has no value'))
     assert (holds.status, holds.exit_code) == (Status.UNKNOWN, 2)
-    assert holds.detail == 'parameter "x" has no value (b)'
+    assert holds.detail == 'q.sql:9: parameter "x" has no value (b)'
     assert [each["state"] for each in holds.data["rules"]] == ["holds"]
     fails = item(made(said(3, cost=9)), seen(seq_scan(), angle="a"), b=UsageError('parameter "x" has no value'))
     assert (fails.status, fails.exit_code) == (Status.FINDING, 1)
-    assert fails.detail.splitlines()[:2] == ['parameter "x" has no value (b)', "cost: cost 100, more than 9"]
+    assert fails.detail.splitlines()[:2] == ['q.sql:9: parameter "x" has no value (b)', "cost: cost 100, more than 9"]
 
 
 def test_a_problem_is_an_item_with_its_place() -> None:

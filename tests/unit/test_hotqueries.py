@@ -462,3 +462,10 @@ def test_an_inline_query_is_named_as_one_in_a_file(name: str) -> None:
     problem = from_config({"name": name, "sql": "SELECT 1"}, file="perfctl.yaml", line=7)
     assert isinstance(problem, Problem)
     assert (problem.message, problem.line) == (f'"{name}" is no name', 7)
+
+
+def test_a_file_is_called_as_from_the_folder_at_hand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "sub" / "a.sql").write_text("SELECT 1", encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    assert [each.file for each in load(tmp_path / "sub").queries] == ["sub/a.sql"]
