@@ -9,11 +9,12 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from perfctl.errors import BadQuery, Busy, ConnectionLost, PerfctlError, StatementFailed, Unreachable
 from perfctl.explain.model import Catalogue, IndexFacts, Plan, Relation, TableFacts
 from perfctl.explain.plan import read
+from perfctl.explain.reach import words
 from perfctl.hotqueries.model import HotQuery
 from perfctl.servers.postgres import Postgres
 
@@ -24,7 +25,10 @@ _AT_ONCE = 50
 _GENERIC = "perfctl_generic"
 
 #: A plan that is measured is one that does not depend on how many workers were free, nor on compiling.
-_SERIAL = {"max_parallel_workers_per_gather": "0", "jit": "off"}
+SERIAL = {"max_parallel_workers_per_gather": "0", "jit": "off"}
+
+#: how long to wait for a table that was waited for in vain before
+_AGAIN_S = 0.01
 
 #: tables that may be locked one after the other while their sizes are asked for
 _LOCKED_MEANWHILE = 3
@@ -83,7 +87,7 @@ class Request:
         """The settings of its transaction, beside the limits."""
         found = dict(self.settings)
         if self.run:
-            found = {**_SERIAL, **found}
+            found = {**SERIAL, **found}
         if self.values is None:
             found["plan_cache_mode"] = "force_generic_plan"
         return found
@@ -96,14 +100,54 @@ def plans(pg: Postgres, requests: Sequence[Request], limits: Limits) -> list[Pla
     for place, request in enumerate(requests):
         groups.setdefault(tuple(sorted(request.all_settings().items())), []).append(place)
     left = [place for places in groups.values() for place in places]
+    lockers: list[Locker] = []
     while left:
         # A run may take long, and its locks are not to last longer than it does.
         now = left[: 1 if requests[left[0]].run else _AT_ONCE]
-        done = _transaction(pg, [requests[place] for place in now], limits)
+        within = limits
+        if _held(requests[now[0]], lockers):
+            # It was waited for in vain already; one that is free by now is still got.
+            now, within = now[:1], replace(limits, lock_timeout_s=_AGAIN_S)
+        elif lockers:
+            # In the same transaction it would be waited for in full.
+            now = now[: next((n for n, place in enumerate(now) if _held(requests[place], lockers)), None)]
+        done = _transaction(pg, [requests[place] for place in now], within)
         answers |= dict(zip(now, done, strict=False))
+        if done and isinstance(busy := done[-1], Busy):
+            place = now[len(done) - 1]
+            if _held(requests[place], lockers) is None:
+                with no_query():
+                    lockers = pg.fetch("plan_lockers", Locker)
+            if (locker := _held(requests[place], lockers)) is not None:
+                answers[place] = Busy(f"{locker}: {busy.message.partition(': ')[2]}", hint=_END_IT)
         # After a failure the transaction is over: what was behind it is asked for in another one.
         left = left[len(done) :]
     return [answers[place] for place in range(len(requests))]
+
+
+@dataclass(frozen=True, slots=True)
+class Locker:
+    """A session that holds a table locked against readers."""
+
+    schema: str
+    name: str
+    #: the partitioned table that it is of
+    root_name: str | None
+    #: of a prepared transaction there is none
+    pid: int | None
+    usename: str | None
+    application: str | None
+    age_s: float | None
+
+    def is_in(self, sql: str) -> bool:
+        """The text may read the table."""
+        return not words(sql).isdisjoint({self.name, self.root_name})
+
+    def __str__(self) -> str:
+        who = f"process {self.pid}" if self.pid else "a prepared transaction"
+        facts = [self.usename, self.application, f"for {self.age_s:.0f} s" if self.age_s is not None else None]
+        known = ", ".join(filter(None, facts))
+        return f"{self.schema}.{self.name} is locked against readers by {who}{f' ({known})' if known else ''}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +180,11 @@ def _transaction(pg: Postgres, requests: Sequence[Request], limits: Limits) -> l
             asked = {**limits.settings(), **sent.request.all_settings()}
             found.append(read(_parsed(answer[0][0]), asked=asked))
     return found
+
+
+def _held(request: Request, lockers: Sequence[Locker]) -> Locker | None:
+    """Who keeps the request from its tables."""
+    return next((each for each in lockers if each.is_in(request.query.sql)), None)
 
 
 def _script(requests: Sequence[Request]) -> Iterator[_Sent]:

@@ -135,6 +135,23 @@ def test_a_table_behind_access_exclusive_is_told_and_waited_for_no_longer_than_t
     assert item["data"]["class"] == "Busy"  # type: ignore[index]
 
 
+def test_a_locked_table_is_waited_for_once_and_its_holder_is_named(hot: Hot, database: Database) -> None:
+    execute(database, "CREATE TABLE locked (a int)")
+    hot.configure("dir: queries, lock_timeout: 1s")
+    for n in range(15):
+        hot.query(f"bad_{n:02}", f"SELECT {n} FROM locked")
+    with database.connect(autocommit=False) as other:
+        other.execute("LOCK TABLE locked IN ACCESS EXCLUSIVE MODE")
+        started = time.monotonic()
+        ran = hot.check()
+        took = time.monotonic() - started
+        holder = f"public.locked is locked against readers by process {other.info.backend_pid} ("
+    assert took < 6
+    assert all(holder in ran.items[f"bad_{n:02}"]["detail"] for n in range(15)), ran.items
+    assert {ran.statuses[each] for each in ("a_first", "z_last")} == {"ok"}
+    assert ran.code == 6
+
+
 def sleepy(database: Database, seconds: float = 0.3) -> None:
     """A function that is called while the statement is planned."""
     execute(

@@ -34,6 +34,7 @@ RECORDS: dict[str, tuple[type[Any], dict[str, Any]]] = {
     "partitions": (model.Partition, {"tables": "{partitioned_oid}"}),
     "plan_indexes": (plan_model.IndexFacts, {"tables": "{table_oid}"}),
     "plan_statistics": (plan_observe.StatisticsHash, {"tables": "{table_oid}"}),
+    "plan_lockers": (plan_observe.Locker, {}),
     "plan_reach": (plan_reach.Reach, {"words": ["", "t", "nextval("]}),
     "plan_tables": (plan_model.TableFacts, {"schemas": ["public"], "names": ["t"]}),
     "progress": (running.Progress, {"pids": "{pids}"}),
@@ -43,8 +44,8 @@ RECORDS: dict[str, tuple[type[Any], dict[str, Any]]] = {
     "tables": (model.Table, {"schemas": ["public"], "names": ["t"]}),
     "writes": (writers.Writes, {"tables": "{table_oid}"}),
 }
-#: what only a running build, or a standby, shows
-MAY_BE_EMPTY = {"builds", "held_up", "replicas"}
+#: what only a running build, a lock or a standby shows
+MAY_BE_EMPTY = {"builds", "held_up", "plan_lockers", "replicas"}
 
 
 @pytest.fixture

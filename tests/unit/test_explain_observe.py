@@ -27,6 +27,10 @@ class Writing:
         self.sent: list[list[str]] = []
         self.settings: list[dict[str, str]] = []
 
+    def fetch(self, _name: str, _record: type[Any]) -> list[Any]:
+        """Nobody holds a lock."""
+        return []
+
     def read_only(
         self, statements: Sequence[tuple[str, Sequence[str | None]]], settings: Mapping[str, str]
     ) -> list[list[tuple[Any, ...]] | PerfctlError]:
