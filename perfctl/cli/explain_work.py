@@ -10,7 +10,7 @@ from pathlib import Path
 
 from perfctl.cli.session import Session
 from perfctl.errors import UsageError, exit_code_of
-from perfctl.explain import baseline_file, decide, look, tree
+from perfctl.explain import baseline_file, decide, look, observe, tree
 from perfctl.explain import check as checking
 from perfctl.explain.check import Hot, Taken
 from perfctl.explain.model import GENERIC
@@ -46,14 +46,31 @@ def shown(session: Session, hot: Hot, *, analyze: bool) -> Report:
         _server(pg),
         f"each in BEGIN READ ONLY … ROLLBACK with {settings}; where a table is small again with enable_seqscan = off",
     ]
+    if how.analyze:
+        serial = ", ".join(f"{name} = {value}" for name, value in observe.SERIAL.items())
+        notes.append(
+            f"each EXPLAIN (ANALYZE …) twice, the second on a warm cache, with {serial}; not where the plan shows it"
+            " to write or to call a volatile function"
+        )
     items = [decide.problem(each) for each in hot.problems]
     for subject in hot.subjects:
         requests = look.requests(subject, how)
-        statements = [text for _, request in requests for text, _ in request.statements()]
+        statements = [_written(*each) for _, request in requests for each in request.statements()]
         items.append(
             Item("query", subject.query.name, Status.PLANNED, "explain", data={"statement": ";\n".join(statements)})
         )
     return session.report(items, notes=notes, dry_run=True)
+
+
+def _written(text: str, values: Sequence[str | None]) -> str:
+    """A statement below the values that go with it."""
+    said = ", ".join(f"${n} = {'NULL' if value is None else _quoted(value)}" for n, value in enumerate(values, 1))
+    return f"-- {said}\n{text}" if said else text
+
+
+def _quoted(value: str) -> str:
+    """On one line, as the comment is."""
+    return "'" + value.replace("'", "''").replace("\n", "\\n") + "'"
 
 
 @dataclass(frozen=True, slots=True)

@@ -191,13 +191,16 @@ def test_a_dry_run_shows_what_it_would_send_and_sends_nothing(hot: Hot) -> None:
     sent = ran.items["a_there"]["data"]["statement"]
     assert sent.count("EXPLAIN (VERBOSE") == 2
     assert sent.count("EXPLAIN (ANALYZE") == 1
+    assert sent.count("-- $1 = '7'\nEXPLAIN") == 2
     assert "EXPLAIN (VERBOSE" not in ran.stderr
+    assert any("twice" in note and "max_parallel_workers_per_gather = 0" in note for note in ran.report["notes"])
     assert any("BEGIN READ ONLY" in note and "lock_timeout = 1000ms" in note for note in ran.report["notes"])
 
 
 def test_what_a_dry_run_shows_is_what_is_sent(hot: Hot) -> None:
     hot.query("q", "-- param: b int = 7\nSELECT c FROM t WHERE b = :b")
     shown = hot.check("--dry-run", "--analyze").items["q"]["data"]["statement"].split(";\n")
+    shown = [each.removeprefix("-- $1 = '7'\n") for each in shown]
     sent = hot.check("--analyze", "-v", "-v").stderr
     assert [statement for statement in shown if " ".join(statement.split()) not in " ".join(sent.split())] == []
 
