@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict
+from datetime import date
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 import yaml
 
@@ -88,34 +90,113 @@ def read(folder: Path, query: str) -> Baseline | None:
         raise UsageError(f'baseline "{path}" cannot be read: {error}') from error
     try:
         return load(yaml.safe_load(text))
-    except (yaml.YAMLError, KeyError, TypeError, ValueError) as error:
+    except (yaml.YAMLError, UsageError) as error:
+        said = " ".join(str(error).split())
         raise UsageError(
-            f'"{path}" is no baseline: {type(error).__name__} {error}',
+            f'"{path}" is no baseline: {said}',
             hint=f"perfctl explain baseline accept {query} --reason '…' writes it anew",
         ) from error
 
 
-def load(document: Mapping[str, Any]) -> Baseline:
-    """The baseline in a file's document. Raises KeyError, TypeError or ValueError for another document."""
-    if document["version"] != VERSION:
-        raise ValueError(f"version {document['version']}")
+def load(document: object) -> Baseline:
+    """The baseline in a file's document. Raises UsageError, with the key's name, for another document."""
+    top = _Keys(document, "")
+    if (version := top.take("version", int)) != VERSION:
+        raise UsageError(f"version: {version} is not known to this perfctl, which reads {VERSION}")
     return Baseline(
-        query=str(document["query"]),
-        sql=str(document["sql"]),
-        server=str(document["server"]),
-        on=str(document["accepted"]),
-        reason=str(document["reason"]),
-        tables={name: TableThen(**table) for name, table in document["tables"].items()},
-        plans={
-            str(angle): Accepted(
-                values=str(plan.get("values", "")),
-                reads=tuple(Read(node, table, index, rows) for node, table, index, rows in plan["reads"]),
-                tree=tuple(plan["plan"].splitlines()),
-                rows=plan["rows"],
-                cost=plan["cost"],
-                settings=plan.get("settings", {}),
-                blocks=plan.get("blocks"),
-            )
-            for angle, plan in document["plans"].items()
-        },
+        query=top.take("query", str),
+        sql=top.text("sql"),
+        server=top.text("server"),
+        # YAML takes a date for a date.
+        on=str(top.take("accepted", str, date)),
+        reason=top.take("reason", str),
+        tables={name: _table(keys) for name, keys in top.below("tables")},
+        plans={angle: _accepted(keys) for angle, keys in top.below("plans")},
     )
+
+
+def _table(keys: _Keys) -> TableThen:
+    return TableThen(
+        pages=keys.take("pages", int),
+        rows=keys.take("rows", float, int),
+        statistics=keys.text("statistics"),
+        indexes=keys.texts("indexes"),
+    )
+
+
+def _accepted(keys: _Keys) -> Accepted:
+    return Accepted(
+        values=keys.text("values") if keys.has("values") else "",
+        reads=tuple(_read(keys.name("reads"), each) for each in keys.take("reads", list)),
+        tree=tuple(keys.take("plan", str).splitlines()),
+        rows=keys.take("rows", float, int),
+        cost=keys.take("cost", float, int),
+        settings=keys.texts("settings") if keys.has("settings") else {},
+        blocks=keys.take("blocks", int) if keys.has("blocks") else None,
+    )
+
+
+def _read(name: str, given: object) -> Read:
+    match given:
+        case [str(node), str(table), str(index), float() | int() as rows] if not isinstance(rows, bool):
+            return Read(node, table, index, rows)
+        case _:
+            raise UsageError(f"{name}: expected lists of a node, a table, an index and a number of rows")
+
+
+_Value = TypeVar("_Value")
+_WORDS: Mapping[type, str] = {int: "a whole number", float: "a number", str: "a text", list: "a list", date: "a date"}
+
+
+class _Keys:
+    """A mapping of the document, read key by key; each refusal names the key with those above it."""
+
+    def __init__(self, given: object, above: str) -> None:
+        if not isinstance(given, dict):
+            raise UsageError(f"{above}: expected keys and values" if above else "expected keys and values")
+        self._given = given
+        self._above = above
+
+    def has(self, key: str) -> bool:
+        """The key stands there."""
+        return key in self._given
+
+    def name(self, key: str) -> str:
+        """The key with those above it."""
+        return f"{self._above}.{key}" if self._above else key
+
+    def take(self, key: str, *kinds: type[_Value]) -> _Value:
+        """The value, of one of these kinds."""
+        if key not in self._given:
+            raise UsageError(f"{self.name(key)} is missing")
+        value = self._given[key]
+        finite = not isinstance(value, float) or math.isfinite(value)
+        if not isinstance(value, kinds) or isinstance(value, bool) or not finite:
+            raise UsageError(f"{self.name(key)}: expected {_WORDS[kinds[0]]}")
+        return value
+
+    def text(self, key: str) -> str:
+        """A hash or a version: of digits alone YAML makes a number where a hand has taken the quotes away."""
+        return str(self.take(key, str, int, float))
+
+    def texts(self, key: str) -> dict[str, str]:
+        """Texts by name."""
+        inner = self.inner(key)
+        return {name: inner.text(name) for name in inner.names()}
+
+    def names(self) -> list[str]:
+        """The keys. Raises UsageError for one that is no text."""
+        if strange := [key for key in self._given if not isinstance(key, str)]:
+            raise UsageError(f"{self.name(str(strange[0]))}: expected a text for the key")
+        return list(self._given)
+
+    def inner(self, key: str) -> _Keys:
+        """The mapping under a key."""
+        if key not in self._given:
+            raise UsageError(f"{self.name(key)} is missing")
+        return _Keys(self._given[key], self.name(key))
+
+    def below(self, key: str) -> list[tuple[str, _Keys]]:
+        """The mappings under a key, by name."""
+        inner = self.inner(key)
+        return [(name, inner.inner(name)) for name in inner.names()]

@@ -236,6 +236,46 @@ def test_what_is_no_baseline_is_refused(tmp_path: Any, text: str) -> None:
         baseline_file.read(tmp_path, "q")
 
 
+@pytest.mark.parametrize(
+    ("place", "value", "words"),
+    [
+        (("plans",), None, "plans: expected keys and values"),
+        (("plans", "default"), None, "plans.default: expected keys and values"),
+        (("plans", "default", "cost"), None, "plans.default.cost: expected a number"),
+        (("plans", "default", "cost"), float("nan"), "plans.default.cost: expected a number"),
+        (("plans", "default", "rows"), True, "plans.default.rows: expected a number"),
+        (("plans", "default", "blocks"), "7", "plans.default.blocks: expected a whole number"),
+        (("plans", "default", "plan"), 5, "plans.default.plan: expected a text"),
+        (("plans", "default", "reads"), "Seq Scan", "plans.default.reads: expected a list"),
+        (("plans", "default", "reads"), [["Seq Scan", "t", "", "many"]], "plans.default.reads: expected lists of"),
+        (("plans", "default", "settings"), [], "plans.default.settings: expected keys and values"),
+        (("tables", "public.t", "pages"), None, "tables.public.t.pages: expected a whole number"),
+        (("tables", "public.t", "indexes", "by_a"), None, "tables.public.t.indexes.by_a: expected a text"),
+        (("tables",), {5: {}}, "tables.5: expected a text for the key"),
+        (("reason",), None, "reason: expected a text"),
+        (("version",), 2, "version: 2 is not known"),
+    ],
+)  # fmt: skip
+def test_a_value_of_another_kind_is_refused_by_its_key(
+    tmp_path: Any, place: tuple[str, ...], value: object, words: str
+) -> None:
+    document = yaml.safe_load(baseline_file.dump(accepted()))
+    inner = document
+    for key in place[:-1]:
+        inner = inner[key]
+    inner[place[-1]] = value
+    (tmp_path / "q.yaml").write_text(yaml.dump(document))
+    with pytest.raises(UsageError) as refused:
+        baseline_file.read(tmp_path, "q")
+    assert f'q.yaml" is no baseline: {words}' in str(refused.value)
+
+
+def test_a_key_that_is_not_there_is_named(tmp_path: Any) -> None:
+    (tmp_path / "q.yaml").write_text(baseline_file.dump(accepted()).replace("\nserver: ", "\nservr: "))
+    with pytest.raises(UsageError, match="is no baseline: server is missing"):
+        baseline_file.read(tmp_path, "q")
+
+
 def test_the_plan_stands_in_it_as_a_tree() -> None:
     document = yaml.safe_load(baseline_file.dump(accepted()))
     assert document["plans"]["default"]["plan"] == (
