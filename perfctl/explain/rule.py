@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from fnmatch import fnmatchcase
@@ -85,10 +85,25 @@ class Evidence:
     #: the plan for any value; of a query without parameters its only plan
     generic: Plan | None = None
 
-    def is_small(self, relation: Relation) -> bool:
-        """The table is empty, or so small that it is read whole in any case."""
+    def table_of(self, relation: Relation) -> Relation:
+        """The partitioned table at the top of a partition, else the table itself."""
         facts = self.catalogue.tables.get(relation)
-        return facts is not None and facts.pages <= SMALL_PAGES
+        return (facts.root if facts else None) or relation
+
+    def pages(self, relation: Relation, among: Iterable[Relation]) -> int | None:
+        """Its pages; of a partition those of all partitions of its table ``among`` some; None where nobody knows."""
+        table = self.table_of(relation)
+        facts = [self.catalogue.tables.get(each) for each in {*among, relation} if self.table_of(each) == table]
+        return None if None in facts else sum(each.pages for each in facts if each)
+
+    def is_small(self, relation: Relation, among: Iterable[Relation] | None = None) -> bool:
+        """The table is empty, or so small that it is read whole in any case.
+
+        Of a partition all partitions of its table count that are ``among`` some, those that the plan reads where none
+        are given: two hundred of a few pages each are no small table.
+        """
+        pages = self.pages(relation, self.plan.relations if among is None else among)
+        return pages is not None and pages <= SMALL_PAGES
 
     @property
     def small(self) -> list[Relation]:

@@ -217,6 +217,29 @@ def test_no_seq_scan_of_a_partitioned_table_meets_its_partitions() -> None:
     assert_unsure("no_seq_scan", "ev", seen(PRUNED), PRUNES)
 
 
+def parts(count: int, pages: int, **keys: Any) -> Evidence:
+    """So many partitions of ev, each of some pages and read whole."""
+    names = [f"ev_{number}" for number in range(count)]
+    facts = [table(name, pages, root="ev") for name in names]
+    return seen(node("Append", *(seq_scan(name) for name in names)), *facts, **keys)
+
+
+def test_many_small_partitions_are_no_small_table() -> None:
+    saw = "200 partitions of public.ev, 1,600 pages, are read whole"
+    for value in (True, "ev", {"over_pages": 1599}):
+        assert_fails("no_seq_scan", value, parts(200, 8), saw, "Seq Scan on public.ev_0", "an index for (k = 1)")
+    assert_holds("no_seq_scan", {"over_pages": 1600}, parts(200, 8))
+    assert judged("no_seq_scan", True, parts(3, 3)).state is State.CANNOT_TELL
+    assert judged("index_only", True, parts(200, 8)).state is State.FAILS
+
+
+def test_an_empty_partition_beside_large_ones_is_small() -> None:
+    facts = (table("ev_1", root="ev"), table("ev_2", 0, root="ev"))
+    plain = node("Append", index_scan("i1", "ev_1"), seq_scan("ev_2"))
+    served = node("Append", index_scan("i1", "ev_1"), index_scan("i2", "ev_2"))
+    assert judged("no_seq_scan", True, seen(plain, *facts, served=served)).state is State.HOLDS
+
+
 def test_no_seq_scan_asks_of_a_small_table_whether_an_index_can_serve() -> None:
     can = "too small here to choose an index; one can serve it"
     assert_holds("no_seq_scan", True, seen(seq_scan(), EMPTY, served=bitmap_scan("idx")), can)

@@ -25,9 +25,10 @@ class IndexOnly(Standard):
         """The first scan that looks into a table; into a small one, also in the plan without sequential scans."""
         scans = [node for node in seen.plan.nodes() if seen.names(node.relation, self.table)]
         others = [node for node in scans if node.type != "Index Only Scan"]
+        relations = {node.relation for node in others if node.relation}
         for node in others:
             assert node.relation is not None
-            if not seen.is_small(node.relation):
+            if not seen.is_small(node.relation, relations):
                 cure = "INCLUDE the columns that it gives, and VACUUM the table"
                 return fails(f"{node.relation} is read by {node.type}", node, cure)
         unsure = [node for node in others if not _served(node, seen)]

@@ -12,7 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Self
 
-from perfctl.explain.model import Node
+from perfctl.explain.model import Node, Relation
 from perfctl.explain.rule import (
     Evidence,
     Standard,
@@ -55,28 +55,32 @@ class NoSeqScan(Standard):
         """A small table is looked at in the plan without sequential scans: what is still one there no index serves."""
         small = False
         unsure: Verdict | None = None
-        for node in seen.plan.nodes():
-            if not self._counts(node, seen):
-                continue
+        whole = [n for n in seen.plan.nodes() if n.type in READS_ALL and seen.names(n.relation, self.table)]
+        relations = {node.relation for node in whole if node.relation}
+        for node in whole:
             assert node.relation is not None
-            if seen.is_small(node.relation):
+            pages = seen.pages(node.relation, relations)
+            if self.over_pages is not None and pages is not None and pages <= self.over_pages:
+                continue
+            if seen.is_small(node.relation, relations):
                 small = True
                 found = _served(node, seen)
                 if found is not None and found.state is State.FAILS:
                     return found
                 unsure = unsure or found
                 continue
-            pages = seen.catalogue.tables[node.relation].pages if node.relation in seen.catalogue.tables else None
-            size = f" of {human(pages)} pages" if pages is not None else ""
-            return fails(f"{node.relation}{size} is read whole", node, _cure(node))
+            return fails(_whole(node.relation, relations, pages, seen), node, _cure(node))
         unsure = unsure or seen.pruned_says(self.table)
         return unsure or holds("too small here to choose an index; one can serve it" if small else "")
 
-    def _counts(self, node: Node, seen: Evidence) -> bool:
-        if node.type not in READS_ALL or not seen.names(node.relation, self.table):
-            return False
-        facts = seen.catalogue.tables.get(node.relation) if node.relation else None
-        return self.over_pages is None or facts is None or facts.pages > self.over_pages
+
+def _whole(relation: Relation, among: set[Relation], pages: int | None, seen: Evidence) -> str:
+    table = seen.table_of(relation)
+    same = [each for each in among if seen.table_of(each) == table]
+    size = f" of {human(pages)} pages" if pages is not None else ""
+    if len(same) > 1:
+        return f"{human(len(same))} partitions of {table}{f',{size[3:]},' if size else ''} are read whole"
+    return f"{relation}{size} is read whole"
 
 
 def _served(node: Node, seen: Evidence) -> Verdict | None:
