@@ -197,8 +197,17 @@ def test_no_seq_scan_finds_the_table_that_is_read_whole() -> None:
     finding = ("public.users of 5,000 pages is read whole", "Seq Scan on public.users", "an index for (k = 1)")
     for value in (True, "users", "public.users", "*", {"over_pages": 100}, {"table": "users", "over_pages": 4999}):
         assert_fails("no_seq_scan", value, evidence, *finding)
-    for value in ("orders", "other.users", {"over_pages": 5000}, {"table": "orders", "over_pages": 1}):
+    for value in ("orders", "public.ord*", {"over_pages": 5000}, {"table": "orders", "over_pages": 1}):
         assert_holds("no_seq_scan", value, evidence)
+
+
+def test_no_seq_scan_does_not_hold_for_a_table_that_is_nowhere() -> None:
+    evidence = seen(index_scan("idx"), table("orders"), table("users"), table("ev_1", root="log.ev"))
+    for name in ("ordres", "other.orders", "usr*"):
+        assert_unsure("no_seq_scan", name, evidence, f'no such table in the plan: "{name}"')
+    assert_unsure("no_seq_scan", {"table": "x", "over_pages": 5}, evidence, 'no such table in the plan: "x"')
+    for known in ("orders", "users", "log.ev", True, {"over_pages": 5}):
+        assert_holds("no_seq_scan", known, evidence)
 
 
 def test_no_seq_scan_without_a_condition_has_another_cure() -> None:

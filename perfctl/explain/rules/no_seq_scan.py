@@ -70,8 +70,14 @@ class NoSeqScan(Standard):
                 unsure = unsure or found
                 continue
             return fails(_whole(node.relation, relations, pages, seen), node, _cure(node))
-        unsure = unsure or seen.pruned_says(self.table)
+        unsure = unsure or seen.pruned_says(self.table) or self._unknown(seen)
         return unsure or holds("too small here to choose an index; one can serve it" if small else "")
+
+    def _unknown(self, seen: Evidence) -> Verdict | None:
+        """A misspelled table would hold for good."""
+        if any(seen.names(each, self.table) for each in {*seen.catalogue.tables, *seen.plan.relations}):
+            return None
+        return cannot_tell(f'no such table in the plan: "{self.table}"') if self.table != "*" else None
 
 
 def _whole(relation: Relation, among: set[Relation], pages: int | None, seen: Evidence) -> str:
