@@ -237,6 +237,11 @@ def counted(number: float, what: str) -> str:
     return f"{human(number)} {what}{'' if number == 1 else 's'}"
 
 
+def narrows(node: Node) -> bool:
+    """An index scan finds its rows by a condition, or comes by the nearest first; another one reads the whole index."""
+    return any(key in ("Index Cond", "Order By") for key, _ in node.conditions)
+
+
 def heaviest(nodes: Sequence[Node], key: Callable[[Node], float]) -> Node:
     """The node with the largest figure, the first of several. Raises ValueError for no nodes."""
     return max(nodes, key=key)

@@ -130,8 +130,24 @@ def test_uses_index_wants_the_leading_column_not_another_one() -> None:
     assert_fails(
         "uses_index", {"leading": "created_at"}, seen(index_scan("idx"), IDX),
         "there is no index that leads with created_at", "Index Scan using idx on public.orders",
-        "perfctl indexes apply",
+        "CREATE INDEX CONCURRENTLY ON … (created_at)",
     )  # fmt: skip
+    named = {"leading": "created_at", "table": "public.orders"}
+    cure = "CREATE INDEX CONCURRENTLY ON public.orders (created_at)"
+    assert judged("uses_index", named, seen(index_scan("idx"), IDX)).cure == cure
+
+
+@pytest.mark.parametrize(
+    ("said", "key"),
+    [
+        ("(a + b)", "(a + b)"), ("a + b", "(a + b)"), ("((a  + b))", "(a + b)"), ('"User"', '"User"'),
+        ("User", '"User"'), ('"k"', "k"), ("(k)", "k"), ("lower(k)", "lower(k)"), ("(a) || (b)", "((a) || (b))"),
+        ("(k ->> ')')", "(k ->> ')'::text)"), ('a"b', '"a""b"'),
+    ],
+)  # fmt: skip
+def test_uses_index_takes_a_leading_expression_as_people_write_it(said: str, key: str) -> None:
+    found = judged("uses_index", {"leading": said}, seen(index_scan("i"), index("i", "orders", key)))
+    assert (found.state is State.HOLDS) is ("::text" not in key)
 
 
 def test_uses_index_tells_an_absent_and_a_broken_index_from_an_unused_one() -> None:
@@ -159,6 +175,48 @@ def test_uses_index_takes_the_index_of_the_partitioned_table_for_that_of_a_parti
     scan = index_scan("ev_1_k_idx", "ev_1", "ev")
     assert_holds("uses_index", "ev_k", seen(scan, *facts), "Index Scan using ev_1_k_idx on public.ev_1 ev")
     assert_holds("uses_index", {"leading": "k", "table": "ev"}, seen(scan, *facts), str(scan))
+
+
+@pytest.mark.parametrize("value", ["ev_k", "ev_*", {"leading": "k"}, {"leading": "k", "table": "ev"}])
+def test_uses_index_wants_every_partition_that_is_read_to_be_read_by_it(value: object) -> None:
+    facts = [table(f"ev_{n}", root="ev") for n in (1, 2, 3)]
+    own = [index(f"ev_{n}_k_idx", f"ev_{n}", part_of="ev_k") for n in (1, 2, 3)]
+    some = node("Append", index_scan("ev_1_k_idx", "ev_1"), seq_scan("ev_2"), index_scan("ev_3_k_idx", "ev_3"))
+    found = judged("uses_index", value, seen(some, *facts, *own))
+    assert (found.state, str(found.part)) == (State.FAILS, "Seq Scan on public.ev_2")
+    assert found.saw.endswith("is not used for 1 partition; instead: Seq Scan on public.ev_2")
+    each = node("Append", *(index_scan(i.name, i.table) for i in own))
+    assert judged("uses_index", value, seen(each, *facts, *own)).state is State.HOLDS
+    empty = [facts[0], table("ev_2", 0, root="ev"), facts[2]]
+    assert judged("uses_index", value, seen(some, *empty, *own, served=each)).state is State.HOLDS
+    assert judged("uses_index", value, seen(some, *empty, *own, served=some)).state is State.FAILS
+
+
+def test_uses_index_may_name_the_index_of_one_partition() -> None:
+    facts = (table("ev_1", root="ev"), table("ev_2", root="ev"), index("ev_1_k_idx", "ev_1", part_of="ev_k"))
+    some = node("Append", index_scan("ev_1_k_idx", "ev_1"), seq_scan("ev_2"))
+    assert judged("uses_index", "ev_1_k_idx", seen(some, *facts)).state is State.HOLDS
+
+
+def test_uses_index_of_many_small_partitions_is_judged_as_of_a_large_table() -> None:
+    facts = [table(f"ev_{n}", 8, root="ev") for n in range(200)]
+    own = [index(f"ev_{n}_k_idx", f"ev_{n}", part_of="ev_k") for n in range(200)]
+    whole = node("Append", *(seq_scan(f"ev_{n}") for n in range(200)))
+    assert judged("uses_index", "ev_k", seen(whole, *facts, *own)).state is State.FAILS
+
+
+def test_an_index_of_a_small_table_that_is_read_whole_does_not_serve() -> None:
+    def with_served(served: Any, *facts: Any) -> Verdict:
+        return judged("uses_index", "idx", seen(seq_scan(), SMALL, *(facts or [IDX]), served=served))
+
+    whole = index_scan("idx", conditions={})
+    filtered = index_scan("idx", conditions={"Filter": "(k = 1)"})
+    for served in (whole, filtered, node("Limit", filtered), node("Limit", node("Sort", whole))):
+        words = 'too small here to choose index "idx"; Index Scan using idx on public.orders would read it whole'
+        assert with_served(served) == Verdict(State.CANNOT_TELL, words)
+    assert with_served(node("Limit", whole)).state is State.HOLDS
+    partial = index("idx", definition="CREATE INDEX idx ON orders (k) WHERE (k = 1)")
+    assert with_served(whole, partial).state is State.HOLDS
 
 
 def test_uses_index_asks_of_a_small_table_whether_the_index_can_serve() -> None:

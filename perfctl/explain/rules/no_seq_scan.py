@@ -24,12 +24,11 @@ from perfctl.explain.rule import (
     holds,
     human,
     mapping,
+    narrows,
     text,
 )
 
 READS_ALL = ("Seq Scan", "Sample Scan")
-#: what an index scan finds its rows by
-_NARROWS = {"Index Cond", "Order By"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,8 +97,7 @@ def _served(node: Node, seen: Evidence) -> Verdict | None:
             continue
         if other.type in READS_ALL:
             return fails(f"no index can serve {node.relation}", node, _cure(node))
-        conditions = dict(other.conditions)
-        if "Filter" in conditions and other.type.startswith("Index") and not conditions.keys() & _NARROWS:
+        if "Filter" in dict(other.conditions) and other.type.startswith("Index") and not narrows(other):
             # It gives an order or has all columns; what is asked for is not what it finds rows by.
             return cannot_tell(f"{node.relation} is too small here; {other} would read it whole")
     return None
