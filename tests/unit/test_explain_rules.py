@@ -10,7 +10,7 @@ import pytest
 from perfctl.explain.model import GENERIC, Plan
 from perfctl.explain.rule import BadRule, Evidence, State, Verdict
 from perfctl.explain.rules import RULES, read
-from tests.unit.fix_explain import bitmap_scan, index, index_scan, node, seen, seq_scan, table
+from tests.unit.fix_explain import bitmap_scan, index, index_scan, node, relation, seen, seq_scan, table
 
 
 def judged(key: str, value: Any, evidence: Evidence) -> Verdict:
@@ -71,6 +71,7 @@ FIT = "does the index fit what is asked for, (k = 1), with the type that is boun
         ("rows", "-5..5", "rows: expected a range such as 1..100, ..100 or 5.."),
         ("rows", True, "rows: expected a range such as 1..100, ..100 or 5.."),
         ("q_error", "ten", "q_error: expected a number"),
+        ("q_error", 0.5, "q_error: expected a factor of at least 1"),
         ("cost", float("nan"), "cost: expected a number"),
         ("cost", True, "cost: expected a number"),
         ("cost", "1e", "cost: expected a number"),
@@ -438,6 +439,16 @@ def test_index_only_asks_of_a_small_table_whether_an_index_can_serve() -> None:
 
 
 # --- figures
+
+
+def test_rows_of_a_write_are_those_that_it_is_given() -> None:
+    target = relation("orders")
+    first = node("Result", relationship="InitPlan", rows=1)
+    update = node("Update", first, seq_scan(rows=5000, relationship="Outer"), rows=0, target=target)
+    assert_holds("rows", "1..5000", seen(update), "5,000 rows expected")
+    assert_fails("rows", "..100", seen(update), "5,000 rows expected, not 0..100", "Seq Scan on public.orders",
+                 "ANALYZE the tables if the estimate is wrong")  # fmt: skip
+    assert_holds("rows", 1, seen(node("Insert", node("Result", rows=1), rows=0, target=target)), "1 row expected")
 
 
 def test_rows_are_those_of_the_run_or_else_the_estimate() -> None:

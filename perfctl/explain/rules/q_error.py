@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 from perfctl.explain.model import Node
-from perfctl.explain.rule import Evidence, Standard, Verdict, cannot_tell, fails, figure, holds, human
+from perfctl.explain.rule import BadRule, Evidence, Standard, Verdict, cannot_tell, counted, fails, figure, holds, human
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +19,11 @@ class QError(Standard):
     @classmethod
     def read(cls, value: Any) -> Self:
         """From the most that is allowed."""
-        return cls(figure(value))
+        most = figure(value)
+        if most < 1:
+            # An estimate that is right is off by a factor of one.
+            raise BadRule("expected a factor of at least 1")
+        return cls(most)
 
     def judge(self, seen: Evidence) -> Verdict:
         """Compares."""
@@ -35,7 +39,7 @@ class QError(Standard):
             return holds(f"estimates within {human(error)} times")
         came = human(worst.actual_rows or 0)
         cure = f"ANALYZE {worst.relation}, or CREATE STATISTICS on what its condition joins" if worst.relation else None
-        return fails(f"{human(worst.rows)} rows expected, {came} came: off {human(error)} times", worst, cure)
+        return fails(f"{counted(worst.rows, 'row')} expected, {came} came: off {human(error)} times", worst, cure)
 
 
 def _of_brin(node: Node, seen: Evidence) -> bool:

@@ -1,6 +1,6 @@
 """``rows``: the rows that the statement gives lie in a range: ``rows: 1..100``, ``rows: ..1000``.
 
-Actual rows where it was run, else the estimate.
+Actual rows where it was run, else the estimate; of INSERT, UPDATE, DELETE and MERGE the rows that they write.
 """
 
 from __future__ import annotations
@@ -8,7 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Self
 
-from perfctl.explain.rule import Evidence, Standard, Verdict, bounds, fails, holds, human
+from perfctl.explain.model import Node
+from perfctl.explain.rule import Evidence, Standard, Verdict, bounds, counted, fails, holds, human
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,12 +28,19 @@ class Rows(Standard):
         """Compares the topmost node's rows."""
         if (small := seen.small_says()) is not None:
             return small
-        root = seen.ran.root if seen.ran else seen.plan.root
-        rows, how = (root.actual_rows, "rows") if root.actual_rows is not None else (root.rows, "rows expected")
+        root = _counting(seen.ran.root if seen.ran else seen.plan.root)
+        rows, how = (root.actual_rows, "") if root.actual_rows is not None else (root.rows, " expected")
+        said = counted(rows, "row") + how
         if self.low <= rows <= self.high:
-            return holds(f"{human(rows)} {how}")
+            return holds(said)
         cure = None if seen.ran else "ANALYZE the tables if the estimate is wrong"
-        return fails(f"{human(rows)} {how}, not {human(self.low)}..{_end(self.high)}", root, cure)
+        return fails(f"{said}, not {human(self.low)}..{_end(self.high)}", root, cure)
+
+
+def _counting(root: Node) -> Node:
+    """The node whose rows are those of the statement: what an UPDATE is given, for it gives no row itself."""
+    below = [each for each in root.plans if each.relationship not in ("InitPlan", "SubPlan")]
+    return below[0] if root.target and below else root
 
 
 def _end(high: float) -> str:
