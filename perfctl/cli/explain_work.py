@@ -12,6 +12,7 @@ from perfctl.cli.session import Session
 from perfctl.errors import UsageError, exit_code_of
 from perfctl.explain import baseline_file, decide, look, observe, tree
 from perfctl.explain import check as checking
+from perfctl.explain.baseline import keep_blocks
 from perfctl.explain.check import Hot, Taken
 from perfctl.explain.model import GENERIC
 from perfctl.report import Item, Report, Status
@@ -137,6 +138,8 @@ def _drawn(name: str, lines: Sequence[tuple[str, str]]) -> Item:
 
 def baseline(session: Session, hot: Hot, *, analyze: bool, reason: str | None, dry_run: bool) -> Report:
     """Write the plans as they are now down; with a ``reason`` also where another one is accepted already."""
+    if reason is not None and not reason.strip():
+        raise UsageError("--reason is empty", hint="say why the plan as it is now is right: who reads it asks that")
     pg = session.postgres(bounded=False)
     how = checking.manner(session.loaded, analyze=analyze, timeout_s=session.timeout_s)
     folder = session.loaded.settings.queries.baselines
@@ -155,6 +158,9 @@ def _taken(taken: Taken, folder: Path, *, accept: bool, dry_run: bool) -> Item:
         assert error is not None
         facts = {"exit_code": exit_code_of(error), "class": type(error).__name__}
         return Item("query", name, Status.UNKNOWN, f"no plan to write down: {error.message}", error.hint, facts)
+    if not taken.baseline.plans:
+        # What is accepted stays: it was made where the tables are large.
+        return Item("query", name, Status.SKIPPED, "too small here to accept a plan: its tables are empty or nearly so")
     if path.exists() and not accept:
         same = taken.before is not None and {a: p.access for a, p in taken.before.plans.items()} == {
             a: p.access for a, p in taken.baseline.plans.items()
@@ -163,11 +169,15 @@ def _taken(taken: Taken, folder: Path, *, accept: bool, dry_run: bool) -> Item:
             return Item("query", name, Status.SKIPPED, f"accepted already: {path}")
         cure = f"perfctl explain baseline accept {name} --reason '…'"
         return Item("query", name, Status.FINDING, f"another plan is accepted: {path}", cure)
+    made, lost = keep_blocks(taken.baseline, taken.before)
     if not dry_run:
-        baseline_file.write(folder, taken.baseline)
+        baseline_file.write(folder, made)
     reads = "; ".join(dict.fromkeys(str(read) for plan in taken.baseline.plans.values() for read in plan.reads))
     status = Status.PLANNED if dry_run else Status.CHANGED
-    return Item("query", name, status, f"{path}: {reads}", data={"file": str(path)})
+    detail = f"{path}: {reads}"
+    if lost:
+        detail += f"\nblocks are not kept ({', '.join(lost)}), for it is read otherwise now: say --analyze"
+    return Item("query", name, status, detail, data={"file": str(path)})
 
 
 def _server(pg: Postgres) -> str:

@@ -9,9 +9,9 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-from perfctl.explain.model import Access, Catalogue, Node, Plan
+from perfctl.explain.model import GENERIC, Access, Catalogue, Node, Plan, Relation
 from perfctl.explain.rule import Evidence, State, human
 from perfctl.hotqueries.model import HotQuery
 
@@ -26,7 +26,14 @@ _TIE = 1.02
 #: a table that grew by less than this is as it was
 _GROWTH = 1.1
 
-_LITERAL = re.compile(r"'(?:[^']|'')*'")
+#: constants, and behind them what only looks like one: a name, a parameter, a numbered part of the plan
+_CONSTANT = re.compile(
+    r"""'(?:[^']|'')*' | (?<![\w$.])-?\d+(?:\.\d*)?(?:[eE][+-]?\d+)?(?![\w.])
+    | (?P<kept>"(?:[^"]|"")*" | \b(?:InitPlan|SubPlan)\ \d+ | \$\d+)""",
+    re.VERBOSE,
+)
+#: what would end a line of the tree
+_BREAK = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,8 +125,23 @@ def take(
         table = facts.tables[relation]
         indexes = {index.name: digest(index.definition) for index in facts.indexes if index.relation == relation}
         tables[str(relation)] = TableThen(table.pages, table.rows, statistics.get(table.oid, "")[:12], indexes)
-    plans = {each.angle: _accepted(query, each) for each in evidence}
+    # Where tables are too small any plan is as good: accepted, it would be held against the plans of large ones.
+    plans = {each.angle: _accepted(query, each) for each in evidence if each.small_says() is None}
     return Baseline(query.name, digest(query.sql), server, on, reason, tables, plans)
+
+
+def keep_blocks(made: Baseline, before: Baseline | None) -> tuple[Baseline, list[str]]:
+    """With the blocks from before where no run was made and it is read alike; the angles whose blocks are lost."""
+    plans, lost = dict(made.plans), []
+    for angle, plan in made.plans.items():
+        was = before.plans.get(angle) if before else None
+        if plan.blocks is not None or before is None or was is None or was.blocks is None:
+            continue
+        if (before.sql, was.values, was.access) == (made.sql, plan.values, plan.access):
+            plans[angle] = replace(plan, blocks=was.blocks)
+        else:
+            lost.append(angle)
+    return replace(made, plans=plans), lost
 
 
 def _accepted(query: HotQuery, seen: Evidence) -> Accepted:
@@ -148,7 +170,11 @@ def _reads(plan: Plan) -> tuple[Read, ...]:
 def _tree(node: Node, indent: str) -> list[str]:
     join = f" {node.join_type}" if node.join_type and node.join_type != "Inner" else ""
     lines = [f"{indent}{node}{join}"]
-    lines += [f"{indent}    {key}: {_LITERAL.sub('?', text)}" for key, text in node.conditions]
+    lines += [
+        f"{indent}    {key}: {_CONSTANT.sub(lambda found: found['kept'] or '?', text)}" for key, text in node.conditions
+    ]
+    # A name may hold a newline, and the tree is kept as lines.
+    lines = [_BREAK.sub(lambda found: repr(found[0])[1:-1], line) for line in lines]
     return lines + [line for each in node.plans for line in _tree(each, indent + "  ")]
 
 
@@ -176,6 +202,10 @@ def compare(then: Baseline, query: HotQuery, evidence: Sequence[Evidence], now: 
             changes.append(Change(State.CANNOT_TELL, angle, f"baseline: {small.saw}"))
         else:
             changes += _compare(then, accepted, query, seen, now)
+    for angle, seen in by_angle.items():
+        if angle not in then.plans and seen.small_says() is None:
+            whose = "the generic plan" if angle == GENERIC else f"set {angle}"
+            changes.append(Change(State.HOLDS, angle, f"no accepted plan for {whose}"))
     return changes
 
 
@@ -236,16 +266,42 @@ def _node(plan: Plan, read: Read) -> Node | None:
 
 
 def _blocks(then: Baseline, accepted: Accepted, seen: Evidence) -> list[Change]:
-    if accepted.blocks is None or seen.ran is None or seen.ran.root.blocks is None:
+    if accepted.blocks is None:
         return []
+    if seen.ran is None or seen.ran.root.blocks is None:
+        why = f"not run: {seen.why_not_run}" if seen.why_not_run else "say --analyze"
+        return [Change(State.HOLDS, seen.angle, f"blocks not compared: {why}")]
     old, new = accepted.blocks, seen.ran.root.blocks
     if new <= old * _BLOCKS_FACTOR or new - old < _BLOCKS_LEAST:
         return []
     what = f"baseline: a warm run touched {human(old)} blocks, now {human(new)}"
-    grew = max(_growth(then, seen.catalogue).values(), default=1.0)
+    table, grew = _most_read(then, seen, seen.ran)
     if grew > _GROWTH and new <= old * grew * _BLOCKS_FACTOR:
-        return [Change(State.HOLDS, seen.angle, f"{what}: a table has grown {human(grew)} times")]
+        return [Change(State.HOLDS, seen.angle, f"{what}: {table} has grown {human(grew)} times")]
     return [Change(State.FAILS, seen.angle, what, seen.ran.root)]
+
+
+def _most_read(then: Baseline, seen: Evidence, ran: Plan) -> tuple[str, float]:
+    """The table that most blocks are read of, its partitions taken together, and how many times its rows it has now.
+
+    Rows, for a table that is bloated has more pages and nothing that excuses reading them; pages where it was never
+    analysed.
+    """
+    blocks: dict[Relation, int] = {}
+    for node in ran.nodes():
+        # The heap scan above counts what a bitmap index scan reads.
+        if node.relation and node.type != "Bitmap Index Scan":
+            table = seen.table_of(node.relation)
+            blocks[table] = blocks.get(table, 0) + (node.blocks or 0)
+    if not blocks:
+        return "", 1.0
+    most = max(blocks, key=lambda table: blocks[table])
+    facts = [seen.catalogue.tables[r] for r in ran.relations & seen.catalogue.tables.keys() if seen.table_of(r) == most]
+    pairs = [(then.tables[str(each.relation)], each) for each in facts if str(each.relation) in then.tables]
+    known = all(was.rows >= 0 and each.rows >= 0 for was, each in pairs)
+    old = sum(was.rows if known else was.pages for was, _ in pairs)
+    new = sum(each.rows if known else each.pages for _, each in pairs)
+    return str(most), new / max(1, old) if pairs else 1.0
 
 
 def _advice(accepted: Accepted, plan: Plan, angle: str) -> list[Change]:

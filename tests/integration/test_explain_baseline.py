@@ -131,3 +131,21 @@ def test_show_draws_the_accepted_plan_beside_the_new_one(hot: Project, database:
 def test_show_gives_postgresqls_own_json(hot: Project) -> None:
     (document,) = json.loads(explain(hot, "show", "of_a", "--analyze").stdout)
     assert document["Plan"]["Actual Rows"] == 20
+
+
+def test_a_reason_is_asked_for_in_earnest(hot: Project) -> None:
+    assert explain(hot, "baseline", "accept", "of_a", "--reason", " ").code == 2
+
+
+def test_blocks_outlive_an_acceptance_without_a_run(hot: Project) -> None:
+    explain(hot, "baseline", "--analyze")
+    explain(hot, "baseline", "accept", "of_a", "--reason", "as before")
+    assert "blocks: " in written(hot).read_text()
+    assert "blocks not compared: say --analyze" in of_a(explain(hot, "check"))[1]
+
+
+def test_the_plan_of_an_empty_table_is_not_accepted(hot: Project, database: Database) -> None:
+    send(database, "TRUNCATE t")
+    status, detail = of_a(explain(hot, "baseline"))
+    assert (status, detail.startswith("too small here to accept a plan")) == ("skipped", True)
+    assert not written(hot).exists()

@@ -11,7 +11,7 @@ import yaml
 
 from perfctl.errors import UsageError
 from perfctl.explain import baseline_file
-from perfctl.explain.baseline import Baseline, Change, Now, compare, take
+from perfctl.explain.baseline import Baseline, Change, Now, compare, keep_blocks, take
 from perfctl.explain.model import Access, Catalogue, IndexFacts, Node, Plan, Relation, TableFacts
 from perfctl.explain.rule import Evidence, State
 from perfctl.hotqueries.model import HotQuery, Parameter, ValueSet
@@ -127,8 +127,56 @@ def test_blocks_of_a_warm_run_gate(blocks: int, states: list[State]) -> None:
     assert [change.state for change in compared(now, then)] == states
 
 
-def test_without_a_run_blocks_are_not_compared() -> None:
-    assert compared(seen(scan()), accepted(seen(scan(), ran=scan(blocks=1, actual_rows=1, loops=1)))) == []
+RAN = seen(scan(), ran=scan(blocks=100, actual_rows=1, loops=1))
+
+
+def test_without_a_run_it_is_told_that_blocks_are_not_compared() -> None:
+    change = one(seen(scan()), accepted(RAN))
+    assert (change.state, change.what) == (State.HOLDS, "blocks not compared: say --analyze")
+
+
+@pytest.mark.parametrize(
+    ("now", "state"),
+    [
+        ({"pages": 4000}, State.FAILS),
+        ({"pages": 4000, "rows": 200_000.0}, State.HOLDS),
+        ({"pages": 4000, "rows": -1.0}, State.HOLDS),
+    ],
+)
+def test_rows_that_have_come_excuse_blocks_and_bloat_does_not(now: dict[str, Any], state: State) -> None:
+    then = accepted(RAN)
+    run = seen(scan(), table=replace(TABLE, **now), ran=scan(blocks=390, actual_rows=1, loops=1))
+    assert one(run, then).state is state
+
+
+def test_growth_of_a_table_that_few_blocks_are_read_of_excuses_nothing() -> None:
+    other = Relation("public", "u")
+    facts = {T: TABLE, other: replace(TABLE, oid=101, name="u")}
+    beside = Node("Seq Scan", 5, 5.0, 0.0, 8, other, alias="u", blocks=5, actual_rows=5, loops=1)
+
+    def evidence(blocks: int, rows: float) -> Evidence:
+        root = Node("Nested Loop", 5, 9.0, 0.0, 8, blocks=blocks + 5, plans=(scan(blocks=blocks), beside))
+        grown = {**facts, other: replace(facts[other], rows=rows)}
+        return Evidence("default", Plan(root), Catalogue(grown, (BY_A,)), ran=Plan(root))
+
+    assert one(evidence(390, 200_000.0), accepted(evidence(100, 50_000.0))).state is State.FAILS
+
+
+def test_blocks_are_kept_where_the_same_is_read_alike() -> None:
+    before = accepted(RAN)
+    kept, lost = keep_blocks(accepted(seen(scan())), before)
+    assert (kept.plans["default"].blocks, lost) == (100, [])
+    kept, lost = keep_blocks(accepted(seen(scan(None))), before)
+    assert (kept.plans["default"].blocks, lost) == (None, ["default"])
+
+
+def test_a_set_without_an_accepted_plan_is_told() -> None:
+    change = one(seen(scan()), replace(accepted(), plans={}))
+    assert (change.state, change.what) == (State.HOLDS, "no accepted plan for set default")
+
+
+def test_the_plan_of_a_small_table_is_not_accepted() -> None:
+    assert accepted(seen(scan(), table=replace(TABLE, pages=3))).plans == {}
 
 
 # what is only told
@@ -223,6 +271,28 @@ def test_a_baseline_reads_back_as_it_was_written(tmp_path: Any) -> None:
 
 def test_it_holds_no_value_of_a_parameter() -> None:
     assert "'1'" not in baseline_file.dump(accepted())
+
+
+@pytest.mark.parametrize(
+    ("condition", "kept"),
+    [
+        ("(customer_id = 5)", "(customer_id = ?)"),
+        ("((a > '-1.5e3'::numeric) AND (b < -2.5))", "((a > ?::numeric) AND (b < ?))"),
+        ("(t1.a2 = $1)", "(t1.a2 = $1)"),
+        ('("5" = (InitPlan 1).col1)', '("5" = (InitPlan 1).col1)'),
+        ("(a = ANY ('{1,2}'::integer[]))", "(a = ANY (?::integer[]))"),
+    ],
+)
+def test_its_tree_holds_no_constant(condition: str, kept: str) -> None:
+    tree = accepted(seen(replace(scan(), conditions=(("Filter", condition),)))).plans["default"].tree
+    assert tree[1] == f"    Filter: {kept}"
+
+
+def test_a_name_with_a_newline_is_one_line_of_the_tree(tmp_path: Any) -> None:
+    then = accepted(seen(scan("by\n\u2028a")))
+    assert len(then.plans["default"].tree) == 2
+    baseline_file.write(tmp_path, then)
+    assert baseline_file.read(tmp_path, "q") == then
 
 
 def test_there_may_be_none(tmp_path: Any) -> None:
