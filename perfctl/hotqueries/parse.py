@@ -15,20 +15,21 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from perfctl.hotqueries.head import Bad, Head, begins, directive, from_settings, take_comment, take_name
 from perfctl.hotqueries.model import DEFAULT_SET, HotQuery, Parameter, Problem, ValueSet
-from perfctl.hotqueries.placeholders import BadText, comments, number
+from perfctl.hotqueries.placeholders import BadText, comments, inside, number
 from perfctl.hotqueries.statement import kind_of
 
 
 def parse(text: str, *, file: str, stem: str) -> tuple[list[HotQuery], list[Problem]]:
     """The queries of a file's text, and what is no query; a file without a ``-- name:`` is one, named ``stem``."""
-    lines = [*_without_psql_commands(text.split("\n"))]
-    starts = [number for number, line in enumerate(lines) if begins(line)]
+    within = inside(text)
+    lines = _without_psql_commands(text.split("\n"), within)
+    starts = [number for number, line in enumerate(lines) if number not in within and begins(line)]
     queries: list[HotQuery] = []
     problems: list[Problem] = []
     if starts and any(line.strip() and not line.lstrip().startswith("--") for line in lines[: starts[0]]):
@@ -54,9 +55,11 @@ def from_config(given: Mapping[str, Any], *, file: str, line: int) -> HotQuery |
     return replace(found, line=line, inline=True)
 
 
-def _without_psql_commands(lines: Sequence[str]) -> list[str]:
-    r"""Lines such as ``\restrict`` are psql's own, and no SQL."""
-    return ["" if re.match(r"\s*\\[a-z!?]", line) else line for line in lines]
+def _without_psql_commands(lines: Sequence[str], within: Container[int]) -> list[str]:
+    r"""Lines such as ``\restrict`` are psql's own, and no SQL; those ``within`` a string are a part of it."""
+    return [
+        "" if number not in within and re.match(r"\s*\\[a-z!?]", line) else line for number, line in enumerate(lines)
+    ]
 
 
 def _query(head: Head, lines: Sequence[str], file: str, before: int) -> HotQuery:

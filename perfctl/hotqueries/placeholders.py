@@ -21,6 +21,8 @@ _QUOTED = rf"""
     | (?<![\w$])\$(?P<tag>(?:[A-Za-z_]\w*)?)\$.*?\$(?P=tag)\$
     | (?P<comment>{_COMMENT})
 """
+#: what may hold a line that looks like a head; an apostrophe in a line of psql's own begins no string
+_SPAN = re.compile(rf"^[ \t]*\\[a-z!?][^\n]* | {_QUOTED}", re.VERBOSE | re.DOTALL | re.MULTILINE)
 _TOKEN = re.compile(
     rf"""
       (?<![\w\]):]):'(?P<quoted>[A-Za-z_]\w*)'
@@ -153,6 +155,18 @@ def comments(text: str) -> Iterator[tuple[int, str]]:
     for token in _TOKEN.finditer(text) if "--" in text else ():
         if token["comment"] and token[0].startswith("--"):
             yield text.count("\n", 0, token.start()) + 1, token[0]
+
+
+def inside(text: str) -> frozenset[int]:
+    """The lines, counted from 0, that begin within a string, a quoted name or a comment of several lines."""
+    found: set[int] = set()
+    line, done = 0, 0
+    for token in _SPAN.finditer(text):
+        line += text.count("\n", done, token.start())
+        below = token[0].count("\n")
+        found.update(range(line + 1, line + below + 1))
+        line, done = line + below, token.end()
+    return frozenset(found)
 
 
 def _says_something(text: str) -> bool:

@@ -320,6 +320,13 @@ def test_a_nameless_placeholder_gets_the_cure() -> None:
     assert problem.hint == "give each parameter a name: :name or %(name)s"
 
 
+def test_what_stands_in_a_string_is_no_head_and_no_command() -> None:
+    text = "SELECT 'a\n\\x\n-- name: b\n', $$\n\\y\n-- name: c\n$$"
+    assert one(f"-- name: a\n{text}").sql == text
+    queries, problems = parse("\\echo it's\n-- name: a\nSELECT 1;\n-- name: b\nSELECT 'x';", file="q.sql", stem="q")
+    assert ([each.name for each in queries], problems) == (["a", "b"], [])
+
+
 def test_psql_commands_are_passed_over() -> None:
     assert one("\\restrict abc\n-- name: a\nSELECT 1;\n\\unrestrict abc\n").sql == "SELECT 1"
 
