@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,6 +34,8 @@ class Hot:
 
     subjects: tuple[Subject, ...]
     problems: tuple[Problem, ...] = ()
+    #: these are all that there are
+    is_all: bool = field(default=False, compare=False)
 
     def chosen(self, names: Sequence[str]) -> Hot:
         """Those that a name or a glob takes; all for none. Raises UsageError for one that takes nothing."""
@@ -76,7 +78,7 @@ def hot(loaded: Loaded, paths: Sequence[Path] = ()) -> Hot:
                 problems.append(problem)
             case made:
                 subjects.append(made)
-    return Hot(tuple(subjects), tuple(problems))
+    return Hot(tuple(subjects), tuple(problems), is_all=not paths)
 
 
 def _expectation(loaded: Loaded, number: int, rule: Mapping[str, Any]) -> Expectation:
@@ -131,7 +133,20 @@ def check(pg: Postgres, hot: Hot, how: Manner, baselines: Path) -> tuple[list[It
                 items.append(decide.item(subject, seen, replans.is_tie, changes))
             case _:
                 items.append(decide.item(subject, seen, replans.is_tie))
-    return items, _notes(looked)
+    return items, [*_notes(looked), *_orphans(baselines, hot)]
+
+
+def _orphans(folder: Path, hot: Hot) -> list[str]:
+    """Baselines that hold no query to anything any more: it was renamed, or is gone."""
+    # A file that cannot be read may hold the query.
+    if not hot.is_all or hot.problems or not folder.is_dir():
+        return []
+    known = {baseline_file.path_of(folder, subject.query.name) for subject in hot.subjects}
+    return [
+        f"baseline of {path.stem}, which is no hot query any more: {path}"
+        for path in sorted(folder.glob("*.yaml"))
+        if path not in known
+    ]
 
 
 def _oids(looked: Sequence[decide.Looked]) -> set[int]:

@@ -149,3 +149,11 @@ def test_the_plan_of_an_empty_table_is_not_accepted(hot: Project, database: Data
     status, detail = of_a(explain(hot, "baseline"))
     assert (status, detail.startswith("too small here to accept a plan")) == ("skipped", True)
     assert not written(hot).exists()
+
+
+def test_the_baseline_of_a_query_that_was_renamed_is_told(hot: Project) -> None:
+    explain(hot, "baseline")
+    (hot.folder / "queries" / "q.sql").write_text(QUERY.replace("of_a", "of_b"))
+    words = "baseline of of_a, which is no hot query any more"
+    assert words in run("explain", "check", "--config", str(hot.config)).stdout
+    assert words not in run("explain", "check", "of_b", "--config", str(hot.config)).stdout
