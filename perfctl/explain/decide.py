@@ -189,10 +189,26 @@ def _good(looked: Looked, holding: Sequence[tuple[str, Ruled, Verdict]]) -> list
     said = dict.fromkeys(verdict.saw for _, ruled, verdict in holding if verdict.saw)
     if said:
         return ["; ".join(said)]
-    reads = dict.fromkeys(
-        str(node) for each in looked.evidence for node in each.plan.nodes() if node.relation is not None
-    )
+    reads = dict.fromkeys(line for each in looked.evidence for line in _reads(each))
     return ["; ".join(reads) or "reads no table"]
+
+
+def _reads(evidence: Evidence) -> list[str]:
+    """Its scans; those of several partitions of one table, read alike, as one with their number."""
+    alike: dict[tuple[str, str, str], list[Node]] = {}
+    for node in evidence.plan.nodes():
+        if node.relation is not None:
+            table = evidence.table_of(node.relation)
+            index = evidence.catalogue.index(node.index, node.relation) if node.index else None
+            used = (index.part_of if index else None) or node.index or ""
+            alias = "" if table != node.relation else node.alias or ""
+            alike.setdefault((node.type, f"{table} {alias}", used), []).append(node)
+    return [
+        str(nodes[0])
+        if len({node.relation for node in nodes}) == 1
+        else f"{kind}{f' using {used}' if used else ''} on {table.strip()} ({len(nodes)} partitions)"
+        for (kind, table, used), nodes in alike.items()
+    ]
 
 
 @dataclass(frozen=True, slots=True)

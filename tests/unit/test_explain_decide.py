@@ -283,3 +283,11 @@ def test_what_is_run_is_what_may_be_run_with_values() -> None:
 
 def test_a_set_that_lacks_a_value_is_passed_over() -> None:
     assert angles(replace(TWO, sets=(ValueSet("half", {}),))) == [(GENERIC, None, False)]
+
+
+def test_partitions_that_are_read_alike_are_said_once() -> None:
+    facts = [table(f"ev_{n}", root="ev") for n in range(100)]
+    own = [index(f"ev_{n}_k_idx", f"ev_{n}", part_of="ev_k") for n in range(100)]
+    scans = [index_scan(f"ev_{n}_k_idx", f"ev_{n}", f"ev_{n}") for n in range(99)]
+    found = item(made(), seen(node("Append", *scans, seq_scan("ev_99")), *facts, *own))
+    assert found.detail == "Index Scan using ev_k on public.ev (99 partitions); Seq Scan on public.ev_99"
