@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from perfctl.explain.model import GENERIC, Access, Catalogue, Node, Plan, Relation
-from perfctl.explain.rule import Evidence, State, human
+from perfctl.explain.rule import Evidence, State, counted, human
 from perfctl.hotqueries.model import HotQuery
 
 #: an estimate has to be off by this factor before it gates, and by as many rows
@@ -250,7 +250,7 @@ def _rows(then: Baseline, accepted: Accepted, seen: Evidence) -> list[Change]:
         factor = max(old / new, new / old)
         if factor <= _ROWS_FACTOR or abs(old - new) <= _ROWS_LEAST:
             continue
-        what = f"baseline: {was} was expected to give {human(old)} rows, now {human(new)}"
+        what = f"baseline: {was} was expected to give {counted(old, 'row')}, now {human(new)}"
         grew = _growth(then, seen.catalogue).get(was.table, 1.0)
         # What grows with its table is nobody's fault.
         explained = grew > _GROWTH and new / old <= grew * _ROWS_FACTOR

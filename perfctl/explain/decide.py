@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
 from typing import Any
@@ -13,6 +14,7 @@ from perfctl.explain.model import GENERIC, Node, Plan
 from perfctl.explain.rule import BadRule, Evidence, Rule, State, Verdict, cannot_tell, human
 from perfctl.explain.rules import RULES, read, unknown
 from perfctl.explain.rules.forbid import Forbid
+from perfctl.explain.rules.index_only import IndexOnly
 from perfctl.explain.rules.join_method import METHODS, JoinMethod
 from perfctl.explain.rules.no_seq_scan import READS_ALL, NoSeqScan
 from perfctl.explain.rules.require import Require
@@ -99,6 +101,8 @@ def _excluded(rule: Rule) -> frozenset[str]:
     match rule:
         case Forbid(types=types):
             return frozenset(types)
+        case IndexOnly(table="*"):
+            return frozenset({*READS_ALL, "Index Scan", "Bitmap Heap Scan", "Bitmap Index Scan"})
         case Sort():
             return frozenset(SORTS)
         case NoSeqScan(table="*", over_pages=None):
@@ -153,9 +157,9 @@ def item(subject: Subject, looked: Looked, tie: Tie, changes: Sequence[Change] =
         if each.state is not State.FAILS
     )
     if failing or drifted:
-        cures = dict.fromkeys(verdict.cure for _, _, verdict in failing if verdict.cure)
+        cures = _cures(verdict.cure for _, _, verdict in failing if verdict.cure)
         if drifted:
-            cures[f"perfctl explain baseline accept {query.name} --reason '…' where that is meant"] = None
+            cures.append(f"perfctl explain baseline accept {query.name} --reason '…' where that is meant")
         return Item("query", query.name, Status.FINDING, _placed(query, lines), "; ".join(cures) or None, data)
     if looked.failures:
         error = next(iter(looked.failures.values()))
@@ -172,6 +176,18 @@ def _placed(query: HotQuery, lines: Sequence[str]) -> str:
     """The lines behind the query's place, where the first does not begin with one of its own."""
     text = "\n".join(lines)
     return text if text.startswith(f"{query.file}:") else f"{query.file}:{query.line}: {text}"
+
+
+#: a value as a plan for it prints it, or the parameter that stands there in the plan for any value
+_VALUE = re.compile(r"(?:'(?:[^']|'')*'|\(?\$\d+\)?|(?<![\w$.\"])-?\d+(?:\.\d+)?(?![\w\"]))(?:::[\w ]+(?:\[\])?)?")
+
+
+def _cures(said: Iterable[str]) -> list[str]:
+    """Each cure once, whatever values stand in it: one index serves them all."""
+    found: dict[str, str] = {}
+    for cure in said:
+        found.setdefault(_VALUE.sub("?", cure).replace("(?)", "?").replace("?)", "?"), cure)
+    return list(found.values())
 
 
 def _failures(looked: Looked) -> list[str]:

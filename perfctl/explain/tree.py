@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from perfctl.explain.model import Node, Plan
-from perfctl.explain.rule import human
+from perfctl.explain.rule import counted, human
 
 #: an estimate that is off by more is marked
 _OFF = 10.0
@@ -68,7 +68,7 @@ def _draw(node: Node, lead: str, below: str, marked: _Marks, found: list[Line]) 
     for key, words in node.conditions:
         found.append(Line(f"{below}{bar}  {key}: {words}"))
     if node.rows_removed:
-        found.append(Line(f"{below}{bar}  removed by filter: {human(node.rows_removed)} rows"))
+        found.append(Line(f"{below}{bar}  removed by filter: {counted(node.rows_removed, 'row')}"))
     if node.removed:
         found.append(Line(f"{below}{bar}  partitions pruned: {human(node.removed)}"))
     for number, each in enumerate(node.plans):

@@ -86,6 +86,8 @@ def test_what_is_unknown_is_said_with_what_is_known() -> None:
          "Incremental Sort is required and ruled out by sort: absent"),
         ((said(1, no_seq_scan=True), said(2, require="Seq Scan")),
          "Seq Scan is required and ruled out by no_seq_scan: True"),
+        ((said(1, index_only=True), said(2, require="Index Scan")),
+         "Index Scan is required and ruled out by index_only: True"),
         ((said(1, join_method="hash"), said(2, require="Merge Join")),
          "Merge Join is required and ruled out by join_method: hash"),
         ((said(1, join_method="hash"), said(2, join_method=["merge", "nested loop"])),
@@ -291,3 +293,14 @@ def test_partitions_that_are_read_alike_are_said_once() -> None:
     scans = [index_scan(f"ev_{n}_k_idx", f"ev_{n}", f"ev_{n}") for n in range(99)]
     found = item(made(), seen(node("Append", *scans, seq_scan("ev_99")), *facts, *own))
     assert found.detail == "Index Scan using ev_k on public.ev (99 partitions); Seq Scan on public.ev_99"
+
+
+def test_a_cure_is_said_once_for_all_values() -> None:
+    custom = seen(seq_scan(conditions={"Filter": "(k = '7'::bigint)"}))
+    any_value = replace(seen(seq_scan(conditions={"Filter": "(k = $1)"})), angle=GENERIC)
+    found = item(made(said(1, no_seq_scan=True)), custom, any_value)
+    assert found.remedy == "an index for (k = '7'::bigint)"
+    other = replace(seen(seq_scan(conditions={"Filter": "(j = $1)"})), angle=GENERIC)
+    assert item(made(said(1, no_seq_scan=True)), custom, other).remedy == (
+        "an index for (k = '7'::bigint); an index for (j = $1)"
+    )
