@@ -12,9 +12,9 @@ from perfctl.cli.session import Session
 from perfctl.errors import UsageError, exit_code_of
 from perfctl.explain import baseline_file, decide, look, observe, tree
 from perfctl.explain import check as checking
-from perfctl.explain.baseline import keep_blocks
+from perfctl.explain.baseline import gone, keep_blocks
 from perfctl.explain.check import Hot, Taken
-from perfctl.explain.model import GENERIC
+from perfctl.explain.model import GENERIC, Plan
 from perfctl.report import Item, Report, Status
 from perfctl.servers.postgres import Postgres
 
@@ -111,7 +111,7 @@ def show(session: Session, hot: Hot, wanted: Wanted) -> Report:
     if wanted.analyze and evidence.why_not_run and failed is None:
         notes.append(f"not run: {evidence.why_not_run}")
     session.own_json = json.dumps([plan.raw], indent=2)
-    items = _before(session, query.name, angle) if wanted.before else []
+    items = _before(session, query.name, angle, plan) if wanted.before else []
     items.append(_drawn(f"{query.name}, {angle}", [(line.text, line.mark) for line in tree.lines(plan)]))
     if failed is not None:
         facts = {"exit_code": exit_code_of(failed), "class": type(failed).__name__}
@@ -119,8 +119,8 @@ def show(session: Session, hot: Hot, wanted: Wanted) -> Report:
     return session.report(items, notes=notes)
 
 
-def _before(session: Session, name: str, angle: str) -> list[Item]:
-    """The accepted plan."""
+def _before(session: Session, name: str, angle: str, plan: Plan) -> list[Item]:
+    """The accepted plan, marked where the one of now differs."""
     folder = session.loaded.settings.queries.baselines
     then = baseline_file.read(folder, name)
     if then is None or (accepted := then.plans.get(angle)) is None:
@@ -128,8 +128,12 @@ def _before(session: Session, name: str, angle: str) -> list[Item]:
     figures = f"cost {accepted.cost:g}, rows {accepted.rows:g}"
     if accepted.blocks is not None:
         figures += f", blocks {accepted.blocks}"
-    lines = [*accepted.tree, f"{figures}; PostgreSQL {then.server}: {then.reason}"]
-    return [_drawn(f"{name}, {angle}, accepted {then.on}", [(line, "") for line in lines])]
+    lines = [
+        (f"{line}  ◀ not so now", "heavy") if differs else (line, "")
+        for line, differs in zip(accepted.tree, gone(accepted, plan), strict=True)
+    ]
+    lines.append((f"{figures}; PostgreSQL {then.server}: {then.reason}", ""))
+    return [_drawn(f"{name}, {angle}, accepted {then.on}", lines)]
 
 
 def _drawn(name: str, lines: Sequence[tuple[str, str]]) -> Item:

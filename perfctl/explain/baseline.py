@@ -167,6 +167,13 @@ def _reads(plan: Plan) -> tuple[Read, ...]:
     return tuple(sorted(found, key=lambda read: (read.access, read.rows)))
 
 
+def gone(accepted: Accepted, plan: Plan) -> list[bool]:
+    """For each line of the accepted tree, whether the plan has none like it."""
+    # The depth of a line changes with what is put above it.
+    here = {line.strip() for line in _tree(plan.root, "")}
+    return [line.strip() not in here for line in accepted.tree]
+
+
 def _tree(node: Node, indent: str) -> list[str]:
     join = f" {node.join_type}" if node.join_type and node.join_type != "Inner" else ""
     lines = [f"{indent}{node}{join}"]

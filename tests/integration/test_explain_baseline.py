@@ -125,6 +125,8 @@ def test_show_draws_the_accepted_plan_beside_the_new_one(hot: Project, database:
     explain(hot, "baseline")
     send(database, "DROP INDEX by_a")
     ran = run("explain", "show", "of_a", "--before", "--config", str(hot.config))
+    assert "Bitmap Index Scan using by_a  ◀ not so now" in ran.stdout
+    assert "Sort  ◀" not in ran.stdout
     assert ran.stdout.index("Bitmap Index Scan using by_a") < ran.stdout.index("Seq Scan on public.t")
 
 
