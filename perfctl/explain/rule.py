@@ -179,6 +179,18 @@ class Standard:
     takes_generic = False
 
 
+@dataclass(frozen=True, slots=True)
+class Ceiling(Standard):
+    """A figure that must not be higher."""
+
+    most: float
+
+    @classmethod
+    def read(cls, value: Any) -> Self:
+        """From the most that is allowed."""
+        return cls(figure(value))
+
+
 def text(value: Any, what: str) -> str:
     """A value that has to be text, without the space around it. Raises BadRule."""
     if not isinstance(value, str) or not value.strip():

@@ -3,22 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Self
 
-from perfctl.explain.rule import Evidence, Standard, Verdict, cannot_tell, fails, figure, heaviest_scan, holds, human
+from perfctl.explain.rule import Ceiling, Evidence, Verdict, cannot_tell, fails, heaviest_scan, holds, human
 
 
 @dataclass(frozen=True, slots=True)
-class Buffers(Standard):
+class Buffers(Ceiling):
     """More is a finding. Blocks are the figure that does not depend on the machine's speed."""
 
-    most: float
     takes_a_run = True
-
-    @classmethod
-    def read(cls, value: Any) -> Self:
-        """From the most that is allowed."""
-        return cls(figure(value))
 
     def judge(self, seen: Evidence) -> Verdict:
         """Compares."""

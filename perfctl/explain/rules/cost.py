@@ -3,21 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Self
 
-from perfctl.explain.rule import Evidence, Standard, Verdict, fails, figure, heaviest_scan, holds, human
+from perfctl.explain.rule import Ceiling, Evidence, Verdict, fails, heaviest_scan, holds, human
 
 
 @dataclass(frozen=True, slots=True)
-class Cost(Standard):
+class Cost(Ceiling):
     """More is a finding."""
-
-    most: float
-
-    @classmethod
-    def read(cls, value: Any) -> Self:
-        """From the most that is allowed."""
-        return cls(figure(value))
 
     def judge(self, seen: Evidence) -> Verdict:
         """Compares."""

@@ -3,23 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Self
 
 from perfctl.explain.model import Node
-from perfctl.explain.rule import Evidence, Standard, Verdict, fails, figure, heaviest, holds, human
+from perfctl.explain.rule import Ceiling, Evidence, Verdict, fails, heaviest, holds, human
 
 
 @dataclass(frozen=True, slots=True)
-class Temp(Standard):
+class Temp(Ceiling):
     """More is a finding: a sort or a hash did not fit into work_mem."""
 
-    most: float
     takes_a_run = True
-
-    @classmethod
-    def read(cls, value: Any) -> Self:
-        """From the most that is allowed."""
-        return cls(figure(value))
 
     def judge(self, seen: Evidence) -> Verdict:
         """Compares."""
