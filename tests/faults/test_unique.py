@@ -219,5 +219,6 @@ def test_a_unique_leftover_goes_first(project: Project, database: Database, jobs
     assert not takes(database, REPEAT)
     project.migration("1_a", "CREATE INDEX CONCURRENTLY i ON first (a); CREATE INDEX CONCURRENTLY k ON t (b);")
     assert project.apply("--jobs", jobs).code == 0
-    assert journal(database)[1] == ("drop_leftover", "u", "done")
+    # Beside it the other job begins with the other table: which of the two is written down first is left open.
+    assert ("drop_leftover", "u", "done") in journal(database)[1 : 1 + int(jobs)]
     assert {flags(database, name) for name in "iku"} == {GOOD}
