@@ -161,6 +161,15 @@ class StatementFailed(PerfctlError):
         self.position = position
 
 
+class CommandFailed(PerfctlError):
+    """the server refused a command"""
+
+    def __init__(self, message: str = "", *, code: str, hint: str | None = None) -> None:
+        super().__init__(message, hint=hint)
+        #: the first word of the server's reply: MOVED, ASK, READONLY, OOM, ERR …
+        self.code = code
+
+
 class BadQuery(PerfctlError):
     """a query that has no plan as it is written"""
 

@@ -17,7 +17,7 @@ MODULES = {
     for path in sorted(PACKAGE.rglob("*.py"))
 }
 FEATURES = ("indexes", "explain", "pool", "cache", "twin")
-DRIVERS = {"psycopg", "psycopg_pool", "redis", "asyncpg", "sqlalchemy", "valkey"}
+DRIVERS = {"psycopg", "psycopg_pool", "redis", "hiredis", "asyncpg", "sqlalchemy", "valkey"}
 #: what makes a decision depend on more than its arguments
 IMPURE = DRIVERS | {"os", "time", "random", "subprocess", "socket", "threading", "secrets", "tempfile", "shutil", "sys"}
 IMPURE |= {"rich", "typer"}
