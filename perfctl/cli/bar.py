@@ -13,7 +13,7 @@ from rich.table import Column
 from rich.text import Text
 
 from perfctl.cli.progress import ENDINGS, left, phase, share
-from perfctl.indexes.figures import human_seconds
+from perfctl.figures import human_seconds
 from perfctl.indexes.running import Event
 from perfctl.render.plain import escape
 

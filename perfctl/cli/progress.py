@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from perfctl.cli.session import Session
-from perfctl.indexes.figures import human_seconds
+from perfctl.figures import human_seconds
 from perfctl.indexes.items import event_facts
 from perfctl.indexes.running import Event
 from perfctl.render.plain import escape

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Container
 from datetime import datetime, timedelta
 
-from perfctl.indexes.figures import human_bytes, human_seconds
+from perfctl.figures import human_bytes, human_seconds
 from perfctl.indexes.model import Blocker, Step
 from perfctl.indexes.running import Limits, Neighbours, Obstacle, TableLoad
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from perfctl.errors import Denied, Refused
-from perfctl.indexes.figures import human_bytes, human_seconds
+from perfctl.figures import human_bytes, human_seconds
 from perfctl.indexes.model import Plan, Refusal, Skipped, Snapshot, Step
 from perfctl.indexes.running import Event, Outcome, Replica
 from perfctl.report import Item, Status

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from perfctl.figures import human_bytes
 from perfctl.indexes.classify import Found, classify, dead
-from perfctl.indexes.figures import human_bytes
 from perfctl.indexes.model import Index, Snapshot, State, Wanted, full
 from perfctl.indexes.owned import abandoned, index_names, standing, unfinished
 from perfctl.indexes.replacement import LEFT_BESIDE, left_beside

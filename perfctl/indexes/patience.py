@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 
 from perfctl.errors import Busy, StatementFailed
-from perfctl.indexes.figures import human_seconds
+from perfctl.figures import human_seconds
 from perfctl.indexes.model import Blocker, Snapshot
 from perfctl.servers.postgres import Postgres
 

@@ -8,7 +8,7 @@ from datetime import datetime
 from fnmatch import fnmatchcase
 
 from perfctl.errors import PerfctlError
-from perfctl.indexes.figures import human_seconds
+from perfctl.figures import human_seconds
 from perfctl.indexes.model import Blocker, Step, one_line
 
 

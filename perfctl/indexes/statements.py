@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from perfctl.errors import Cancelled, Denied, LeaveNow, NoAnswer, PerfctlError, Refused, StatementFailed, StopRequested
-from perfctl.indexes.figures import human_seconds
+from perfctl.figures import human_seconds
 from perfctl.indexes.lane import Lane, Sender
 from perfctl.indexes.model import Blocker, Step, full
 from perfctl.indexes.running import Live, Outcome, Progress, Timing, WaitedTooLong, waited

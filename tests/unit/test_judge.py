@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from perfctl.indexes.figures import human_bytes, human_seconds
+from perfctl.figures import human_bytes, human_seconds
 from perfctl.indexes.judge import status, verify
 from perfctl.indexes.model import Snapshot
 from perfctl.migrations.model import Migration
