@@ -23,8 +23,9 @@ IMPURE = DRIVERS | {"os", "time", "random", "subprocess", "socket", "threading",
 IMPURE |= {"rich", "typer"}
 ASKING = {"now", "utcnow", "today", "open", "read_text", "read_bytes", "exists", "is_file", "print", "input"}
 PURE_NAMES = {
-    "bringback", "canonical_text", "classify", "decide", "draft", "estimate", "gates", "items", "judge", "known_bad",
-    "lint", "model", "partitioned", "replacement", "resources", "rights", "running", "schedule", "tree", "undo",
+    "bringback", "canonical_text", "classify", "decide", "draft", "estimate", "families", "gates", "glob", "items",
+    "judge", "known_bad", "lint", "model", "pace", "partitioned", "replacement", "resources", "rights", "running",
+    "schedule", "share", "tree", "undo",
 }  # fmt: skip
 
 

@@ -20,7 +20,7 @@ _EPILOG = (
 )
 
 #: the nouns, in the order of the help; each is a module here with its commands in ``app``
-GROUPS = ("indexes", "explain", "config", "demo")
+GROUPS = ("indexes", "explain", "cache", "config", "demo")
 
 
 def application(first: str | None = None) -> typer.Typer:

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from perfctl.config import Loaded, Target
+    from perfctl.servers.deployment import Deployment
     from perfctl.servers.postgres import Postgres
     from perfctl.stop import Stop
 
@@ -51,6 +52,10 @@ class Session:
     def close(self) -> None:
         """Close every server that was opened."""
         self._stack.close()
+
+    def closed_at_the_end(self, close: Callable[[], None]) -> None:
+        """Have something closed with the servers."""
+        self._stack.callback(close)
 
     @cached_property
     def loaded(self) -> Loaded:
@@ -104,6 +109,22 @@ class Session:
             trace=self._trace if self.options.verbose > 1 else None,
         )
 
+    def cache(self) -> Deployment:
+        """The target's Redis or Valkey. Raises ConfigError, Unreachable, Denied."""
+        from perfctl.servers import deployment, redis
+
+        cache = self.target.cache
+        if cache is None:
+            raise ConfigError(f'target "{self.target.name}" has no cache', hint="add cache: {url: …} to it")
+        seeds = redis.read_address(
+            cache.url.get_secret_value(), cache.password(), f"perfctl/{self.command}", self.timeout_s or 5.0
+        )
+        found = deployment.connect(seeds, self._trace if self.options.verbose > 1 else None)
+        self._stack.callback(found.close)
+        if self.options.verbose:
+            self.say(f"connected to {found.node.address}")
+        return found
+
     @contextmanager
     def gentle_stop(self) -> Iterator[Stop]:
         """While it lasts, a first signal is only noted, for the run to end in order; a second one ends it at once."""
@@ -149,35 +170,35 @@ class Session:
 
             sys.stderr.write("\n".join(escape(line) for line in text.splitlines()) + "\n")
 
-    def confirm(self, question: str) -> None:
+    def confirm(self, question: str, *, large: str = "") -> None:
         """Ask before something is changed. Raises NotConfirmed.
 
-        A protected target wants its name, typed or by ``--confirm``: ``--yes`` alone does not open it.
+        A protected target wants its name, typed or by ``--confirm``: ``--yes`` alone does not open it. So does
+        whatever is ``large`` in its consequence, which says why.
         """
         name = self.target.name
-        if self.target.protected:
-            self._confirm_by_name(question, name)
+        if self.target.protected or large:
+            self._confirm_by_name(question, name, large or f'target "{name}" is protected')
         elif self.options.yes or self.options.confirm == name:
             return
-        elif not self._may_ask:
+        elif not self.may_ask:
             raise NotConfirmed(f"{question} Not confirmed; nothing was changed", hint="say --yes (-y) to do it")
         elif self._ask(f"{question} [y/N] ").lower() not in ("y", "yes"):
             raise NotConfirmed
 
-    def _confirm_by_name(self, question: str, name: str) -> None:
+    def _confirm_by_name(self, question: str, name: str, why: str) -> None:
         if self.options.confirm is not None:
             if self.options.confirm != name:
                 raise NotConfirmed(f'--confirm says "{self.options.confirm}", the target is "{name}"')
             return
-        if not self._may_ask:
-            raise NotConfirmed(
-                f'target "{name}" is protected; nothing was changed', hint=f"say --confirm {name} to do it"
-            )
-        if self._ask(f'{question}\nTarget "{name}" is protected. Type its name to go on: ') != name:
+        if not self.may_ask:
+            raise NotConfirmed(f"{why}; nothing was changed", hint=f"say --confirm {name} to do it")
+        if self._ask(f'{question}\n{why[0].upper()}{why[1:]}. Type "{name}" to go on: ') != name:
             raise NotConfirmed
 
     @property
-    def _may_ask(self) -> bool:
+    def may_ask(self) -> bool:
+        """Whether somebody sits at a terminal to be asked."""
         return not self.options.no_input and sys.stdin is not None and sys.stdin.isatty()
 
     def _ask(self, question: str) -> str:

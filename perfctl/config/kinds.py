@@ -26,7 +26,7 @@ from perfctl.config.units import (
     parse_size,
 )
 
-REDIS_SCHEMES = ("redis", "rediss", "valkey", "valkeys", "unix")
+REDIS_SCHEMES = ("redis", "rediss", "valkey", "valkeys", "unix", "redis+sentinel", "rediss+sentinel")
 #: what an editor lets pass anywhere: a reference to the environment
 _REFERENCE = {"type": "string", "pattern": r"\$\{"}
 _DECIMAL = re.compile(r"[-+]?[0-9]+(\.[0-9]+)?")

@@ -21,7 +21,9 @@ VERSION = 1
 class Cache(Section):
     """Redis or Valkey."""
 
-    url: t.RedisUrl = Field(description="redis://host:6379/0, rediss:// for TLS, unix:///path/to.sock")
+    url: t.RedisUrl = Field(
+        description="redis://host:6379/0, rediss:// for TLS, unix:///path/to.sock, redis+sentinel://host:26379/NAME/0"
+    )
     prefix: t.Text = Field("", description="What the application's keys begin with")
     password_file: t.SecretFile = Field(
         None, description="File whose first line is the password; mode 0600. Relative to this file's folder"

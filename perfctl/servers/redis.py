@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 import hiredis
 import redis
 from redis.connection import Connection, UnixDomainSocketConnection, parse_url
+from redis.crc import key_slot
 
 from perfctl.errors import (
     Busy,
@@ -102,12 +103,11 @@ class Node:
         """
         began = time.monotonic()
         self.send(pack(words))
-        reply = self.receive()
-        if self._trace is not None:
-            self._trace(_shown(words), time.monotonic() - began)
-        if isinstance(reply, hiredis.ReplyError):
-            raise refusal(reply, words)
-        return reply
+        try:
+            return self.answer(words)
+        finally:
+            if self._trace is not None:
+                self._trace(_shown(words), time.monotonic() - began)
 
     def calls(self, commands: Sequence[Sequence[Word]]) -> list[Reply]:
         """Send commands together; their replies, a refused one as the error that ``call`` would raise."""
@@ -142,6 +142,17 @@ class Node:
             raise Unreachable(f"{self.address} does not speak Redis's protocol") from error
         return reply
 
+    def answer(self, words: Sequence[Word]) -> Reply:
+        """The next reply, which is to ``words``. Raises as ``call`` for a refusal."""
+        reply = self.receive()
+        if isinstance(reply, hiredis.ReplyError):
+            raise refusal(reply, words)
+        return reply
+
+    def refused(self, reply: Reply, words: Sequence[Word]) -> PerfctlError:
+        """The error that a reply of ``receive`` stands for."""
+        return refusal(reply, words)
+
     def close(self) -> None:
         """Close the connection. May be called again, and from another thread: who waits for a reply is told."""
         self._link.disconnect()
@@ -156,6 +167,12 @@ def pack(words: Sequence[Word]) -> bytes:
     """A command as it goes over the wire."""
     packed: bytes = hiredis.pack_command(tuple(words))  # type: ignore[arg-type]  # its stub knows one argument only
     return packed
+
+
+def slot_of(key: bytes) -> int:
+    """The hash slot of a key, its hash tag heeded; see https://valkey.io/topics/cluster-spec/."""
+    slot: int = key_slot(key)
+    return slot
 
 
 def open_node(address: Address, login: Login, trace: Trace | None = None) -> Node:

@@ -16,6 +16,10 @@ from perfctl.errors import ConfigError
 
 LATER = "version 2 is not known to this perfctl, which reads version 1"
 INDENTATION = "the indentation fits nothing above it, or text follows a closed quote"
+NOT_REDIS = (
+    "expected an address that begins with redis://, rediss://, valkey://, valkeys://, unix://, redis+sentinel://,"
+    " rediss+sentinel://"
+)
 NOT_POSTGRESQL = 'not a PostgreSQL address: expected postgresql://user@host/database or "host=… dbname=…"'
 NO_HOME = "the path begins with the home of a user who does not exist"
 PORT = "not a readable address: expected host or host:port, the port a number"
@@ -260,7 +264,7 @@ def test_a_file_that_may_not_be_read(tmp_path: Path) -> None:
         ("database: {password_file: .}", "the password file is not a file"),
         ("database: {password_file: open}", "the password file can be read by others (mode 0640)"),
         ("cache: {prefix: x}", 'missing key "url" under targets.b.cache'),
-        ("cache: {url: 'http://h'}", "expected an address that begins with redis://, rediss://, valkey://, valkeys://, unix://"),
+        ("cache: {url: 'http://h'}", NOT_REDIS),
         ("cache: {url: 'redis:///0'}", "the address names no host"),
         ("pgbouncer: {}", 'missing key "dsn" under targets.b.pgbouncer'),
         ("app: {pool_metrics: ftp://h}", "expected an address that begins with http://, https://"),

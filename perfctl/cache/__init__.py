@@ -1,0 +1,1 @@
+"""What a Redis or Valkey holds for an application."""

@@ -1,0 +1,59 @@
+"""Keys by family: the same name with what tells one key from the next folded into `*`."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter, defaultdict
+from collections.abc import Callable, Mapping
+
+#: what stands for one thing of many wherever it is a whole part of a key
+_IDENTIFIERS = rb"""
+    \d+ |
+    [0-9a-fA-F]{8}-(?:[0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12} |
+    (?=[a-fA-F]*\d)[0-9a-fA-F]{8,} |
+    [^DELIMITER{}@]+@[^DELIMITER{}]+ |
+    [A-Za-z]+[_-](?=[A-Za-z]*\d)[0-9A-Za-z]+ |
+    \d{4}-\d\d-\d\d[^DELIMITER{}]* |
+    (?=[^DELIMITER{}]*\d)(?=[^DELIMITER{}]*[A-Z])(?=[^DELIMITER{}]*[a-z])[0-9A-Za-z_-]{16,}
+"""
+
+#: so many different names at one place are identifiers too, whatever they look like
+MANY = 50
+
+
+def folder(delimiter: bytes) -> Callable[[bytes], bytes]:
+    """A function that gives a key's family: `user:42:page:7` is of `user:*:page:*`."""
+    mark = re.escape(delimiter)
+    # In the class of a regular expression, which takes one byte.
+    inside = re.escape(delimiter[:1])
+    body = _IDENTIFIERS.replace(b"DELIMITER", inside)
+    found = re.compile(rb"(?:(?<=" + mark + rb")|(?<=\{)|\A)(?:" + body + rb")(?=" + mark + rb"|\}|\Z)", re.VERBOSE)
+    return lambda key: found.sub(b"*", key)
+
+
+def gathered(families: Mapping[bytes, int], delimiter: bytes, many: int = MANY) -> Counter[bytes]:
+    """Families with places that hold ``many`` different names or more folded too, from the left."""
+    rows = [(family.split(delimiter), keys) for family, keys in families.items()]
+    depth = max((len(parts) for parts, _ in rows), default=0)
+    for place in range(depth):
+        names: defaultdict[tuple[bytes, ...], set[bytes]] = defaultdict(set)
+        for parts, _ in rows:
+            if place < len(parts):
+                names[tuple(parts[:place])].add(parts[place])
+        for parts, _ in rows:
+            if place < len(parts) and len(names[tuple(parts[:place])]) >= many:
+                parts[place] = b"*"
+    out: Counter[bytes] = Counter()
+    for parts, keys in rows:
+        out[delimiter.join(parts)] += keys
+    return out
+
+
+def to_depth(families: Mapping[bytes, int], delimiter: bytes, depth: int | None) -> Counter[bytes]:
+    """Families cut to their first parts; what is cut off stands as `…`."""
+    out: Counter[bytes] = Counter()
+    for family, keys in families.items():
+        parts = family.split(delimiter)
+        cut = depth is not None and len(parts) > depth
+        out[delimiter.join([*parts[:depth], "…".encode()]) if cut else family] += keys
+    return out

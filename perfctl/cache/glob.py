@@ -1,0 +1,72 @@
+"""Redis's patterns: `*`, `?`, `[a-c]`, `[^x]`, `\\` before a character that stands for itself.
+
+As in the servers' ``stringmatchlen`` (util.c), byte by byte: `*` takes in every byte, the delimiter and a newline too.
+"""
+
+from __future__ import annotations
+
+import re
+
+_SPECIAL = re.compile(rb"[*?\[\]\\]")
+_NAME = re.compile(rb"[0-9A-Za-z]")
+
+
+def escape(text: bytes) -> bytes:
+    """A pattern that matches this text and no other."""
+    return _SPECIAL.sub(lambda found: b"\\" + found[0], text)
+
+
+def cut_off(pattern: bytes) -> bytes | None:
+    """The literal text before a last `*` that cuts a name off in its middle, None for any other pattern.
+
+    `user:1*` means user 1 more often than users 10 to 19; `user:1:*` and `user:*` say what they mean.
+    """
+    head = pattern[:-1]
+    plain = re.sub(rb"\\(.)", rb"\1", head, flags=re.DOTALL)
+    if not pattern.endswith(b"*") or _SPECIAL.search(re.sub(rb"\\.", b"", head, flags=re.DOTALL)):
+        return None
+    return plain if plain and _NAME.match(plain[-1:]) else None
+
+
+def compiled(pattern: bytes) -> re.Pattern[bytes]:
+    """The same as a regular expression over the whole key."""
+    out, at = [], 0
+    while at < len(pattern):
+        char = pattern[at : at + 1]
+        at += 1
+        if char == b"*":
+            out.append(b".*")
+        elif char == b"?":
+            out.append(b".")
+        elif char == b"[":
+            part, at = _bracket(pattern, at)
+            out.append(part)
+        else:
+            if char == b"\\" and at < len(pattern):
+                char = pattern[at : at + 1]
+                at += 1
+            out.append(re.escape(char))
+    return re.compile(b"".join(out), re.DOTALL)
+
+
+def _bracket(pattern: bytes, at: int) -> tuple[bytes, int]:
+    """A class of bytes, and where it ends; one that is not closed ends with the pattern, as the servers have it."""
+    inverted = pattern[at : at + 1] == b"^"
+    at += inverted
+    members: set[int] = set()
+    while at < len(pattern) and pattern[at : at + 1] != b"]":
+        if pattern[at : at + 1] == b"\\" and at + 1 < len(pattern):
+            at += 1
+            members.add(pattern[at])
+        elif pattern[at + 1 : at + 2] == b"-" and at + 2 < len(pattern):
+            low, high = sorted((pattern[at], pattern[at + 2]))
+            members.update(range(low, high + 1))
+            at += 2
+        else:
+            members.add(pattern[at])
+        at += 1
+    if not members:
+        # Nothing is a member of an empty class; everything is of its opposite.
+        return (b"." if inverted else b"(?!)"), at + 1
+    listed = b"".join(re.escape(bytes([each])) for each in sorted(members))
+    return b"[" + (b"^" if inverted else b"") + listed + b"]", at + 1

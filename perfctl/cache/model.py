@@ -1,0 +1,76 @@
+"""What was seen of a cache's keys."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """Which keys are asked about."""
+
+    pattern: bytes
+    type: str | None = None
+    exclude: tuple[bytes, ...] = ()
+    delimiter: bytes = b":"
+
+
+@dataclass(frozen=True, slots=True)
+class KeyFacts:
+    """One key of the sample."""
+
+    key: bytes
+    type: str
+    #: None for a key that does not expire
+    ttl_ms: int | None
+    #: None where the server does not tell
+    size_bytes: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What one server holds of the keys asked about."""
+
+    server: str
+    #: all keys of the database, matching or not
+    keys: int
+    #: as SCAN gave them: a key may come twice while the server's table grows or shrinks
+    matched: int
+    families: Mapping[bytes, int]
+    #: names longer than the one that the pattern was cut off in, with their keys; see glob.cut_off
+    longer: Mapping[bytes, int]
+    #: keys taken at random from those that match
+    sample: tuple[KeyFacts, ...]
+    walk_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What all servers of a deployment hold of the keys asked about."""
+
+    parts: tuple[Found, ...]
+    #: why sizes are not known
+    no_sizes: str = ""
+    families: Counter[bytes] = field(init=False)
+    longer: Counter[bytes] = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "families", sum((Counter(each.families) for each in self.parts), Counter()))
+        object.__setattr__(self, "longer", sum((Counter(each.longer) for each in self.parts), Counter()))
+
+    @property
+    def keys(self) -> int:
+        """All keys, matching or not."""
+        return sum(each.keys for each in self.parts)
+
+    @property
+    def matched(self) -> int:
+        """The keys that match."""
+        return sum(each.matched for each in self.parts)
+
+    @property
+    def sampled(self) -> int:
+        """How many of them were looked at one by one."""
+        return sum(len(each.sample) for each in self.parts)

@@ -1,0 +1,136 @@
+"""Reads which keys of a cache match, without changing anything and without KEYS."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from random import Random
+
+from perfctl.cache import families, glob
+from perfctl.cache.model import Found, KeyFacts, Look, Question
+from perfctl.errors import Denied, PerfctlError
+from perfctl.servers.deployment import Deployment
+from perfctl.servers.redis import Node, pack
+
+#: How much of its table a server walks for one page: short enough for nobody to notice, and hardly slower than more.
+COUNT = 500
+
+#: Matching keys that are looked at one by one, on each server.
+SAMPLE = 2000
+
+#: Looks at keys that are sent together.
+_TOGETHER = 100
+
+#: MEMORY USAGE looks at so many elements of a key; 0 would be all, and stall the server on a large one.
+_ELEMENTS = 5
+
+#: Different families that are told apart; more are named by what they have in common anyway.
+_FAMILIES = 100_000
+
+#: Told how many keys were walked past and how many of them match.
+Watch = Callable[[int, int], None]
+
+
+def look(deployment: Deployment, question: Question, watch: Watch | None = None, *, seed: int | None = None) -> Look:
+    """Every matching key counted, by family; a random sample of them looked at. Primaries of a cluster side by side.
+
+    Raises Unreachable, Denied.
+    """
+    primaries = deployment.primaries()
+    counts = [[0, 0] for _ in primaries]
+
+    def one(number: int) -> tuple[Found, str]:
+        node = deployment.open(primaries[number].address)
+
+        def seen(walked: int, matched: int) -> None:
+            counts[number] = [walked, matched]
+            if watch is not None:
+                watch(sum(each[0] for each in counts), sum(each[1] for each in counts))
+
+        try:
+            return _one(node, question, seen, Random(seed))
+        finally:
+            node.close()
+
+    with ThreadPoolExecutor(max_workers=max(1, len(primaries))) as threads:
+        found = list(threads.map(one, range(len(primaries))))
+    return Look(tuple(part for part, _ in found), next((why for _, why in found if why), ""))
+
+
+def pages(node: Node, question: Question) -> Iterator[list[bytes]]:
+    """The matching keys, a page at a time; the next page is on its way while one is worked on.
+
+    Raises Denied, CommandFailed. As SCAN has it, a key that is there all the time comes at least once, and maybe twice.
+    """
+    words: list[bytes | str | int] = ["MATCH", question.pattern, "COUNT", COUNT]
+    if question.type:
+        words += ["TYPE", question.type]
+    without = [glob.compiled(each) for each in question.exclude]
+    ask: list[bytes | str | int] = ["SCAN", b"0", *words]
+    node.send(pack(ask))
+    while True:
+        cursor, keys = node.answer(ask)
+        if cursor != b"0":
+            ask[1] = cursor
+            node.send(pack(ask))
+        yield [key for key in keys if not any(each.fullmatch(key) for each in without)] if without else keys
+        if cursor == b"0":
+            return
+
+
+def _one(node: Node, question: Question, watch: Watch, random: Random) -> tuple[Found, str]:
+    began = time.monotonic()
+    total = node.call("DBSIZE")
+    family = families.folder(question.delimiter)
+    cut = glob.cut_off(question.pattern)
+    found: Counter[bytes] = Counter()
+    longer: Counter[bytes] = Counter()
+    chosen: list[bytes] = []
+    matched = 0
+    for number, keys in enumerate(pages(node, question), 1):
+        for key in keys:
+            name = family(key)
+            found[name if name in found or len(found) < _FAMILIES else b"*"] += 1
+            if cut is not None and (more := _longer(key, cut, question.delimiter)):
+                longer[more if more in longer or len(longer) < _FAMILIES else b"*"] += 1
+            # Each key that came so far is in the sample with the same probability (Vitter's algorithm R).
+            matched += 1
+            if len(chosen) < SAMPLE:
+                chosen.append(key)
+            elif (place := random.randrange(matched)) < SAMPLE:
+                chosen[place] = key
+        watch(min(number * COUNT, total), matched)
+    facts, why = _facts(node, chosen)
+    return Found(str(node.address), total, matched, found, longer, facts, time.monotonic() - began), why
+
+
+def _longer(key: bytes, cut: bytes, delimiter: bytes) -> bytes | None:
+    """The name that goes on where the pattern was cut off: `user:10` for `user:1*`."""
+    rest = key[len(cut) :].split(delimiter, 1)[0]
+    return cut + rest if rest[:1].isalnum() else None
+
+
+def _facts(node: Node, keys: Sequence[bytes]) -> tuple[tuple[KeyFacts, ...], str]:
+    """Type, time to live and size of each key that is still there, and why sizes are not known."""
+    out: list[KeyFacts] = []
+    why = ""
+    for start in range(0, len(keys), _TOGETHER):
+        some = keys[start : start + _TOGETHER]
+        asked: list[tuple[bytes | str | int, ...]] = []
+        for key in some:
+            asked += [("TYPE", key), ("PTTL", key), ("MEMORY", "USAGE", key, "SAMPLES", _ELEMENTS)]
+        replies = node.calls(asked)
+        for key, type_, ttl, size in zip(some, replies[::3], replies[1::3], replies[2::3], strict=True):
+            for reply in (type_, ttl):
+                if isinstance(reply, PerfctlError):
+                    raise reply
+            if isinstance(size, Denied):
+                why, size = size.message, None
+            elif isinstance(size, PerfctlError):
+                raise size
+            # -2: it is gone since the walk came by.
+            if ttl != -2:
+                out.append(KeyFacts(key, type_.decode(), None if ttl == -1 else ttl, size))
+    return tuple(out), why

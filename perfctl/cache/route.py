@@ -1,0 +1,58 @@
+"""Commands for single keys, sent to whoever has the key: in a cluster that may be somebody else by now."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+from perfctl.errors import CommandFailed, Unreachable
+from perfctl.servers.deployment import Deployment
+from perfctl.servers.redis import Address, Node, Reply, Word
+
+#: How often a key is followed; one that is on its way is in two places for a moment.
+_TRIES = 50
+_MOMENT_S = 0.02
+
+
+class Router:
+    """Follows MOVED and ASK, key by key. For one thread."""
+
+    def __init__(self, deployment: Deployment, start: Address) -> None:
+        self._deployment = deployment
+        self._start = start
+        self._nodes: dict[Address, Node] = {}
+
+    def call(self, *words: Word) -> Reply:
+        """The reply of the node that has the key. Raises as Node.call."""
+        address, asking = self._start, False
+        for _ in range(_TRIES):
+            node = self._node(address)
+            commands: list[Sequence[Word]] = [("ASKING",), words] if asking else [words]
+            reply = node.calls(commands)[-1]
+            if not isinstance(reply, CommandFailed):
+                if isinstance(reply, Exception):
+                    raise reply
+                return reply
+            if reply.code not in ("MOVED", "ASK", "TRYAGAIN"):
+                raise reply
+            if reply.code == "TRYAGAIN":
+                time.sleep(_MOMENT_S)
+                continue
+            address, asking = told(reply, address), reply.code == "ASK"
+        raise Unreachable(f"a key of the cluster was followed {_TRIES} times and not found: its slot keeps moving")
+
+    def close(self) -> None:
+        """Close its connections."""
+        for node in self._nodes.values():
+            node.close()
+
+    def _node(self, address: Address) -> Node:
+        if address not in self._nodes:
+            self._nodes[address] = self._deployment.open(address)
+        return self._nodes[address]
+
+
+def told(reply: CommandFailed, asked: Address) -> Address:
+    """Where MOVED or ASK sends to: "UNLINK: MOVED 93 10.0.0.2:7001"; no host means the same one."""
+    host, _, port = reply.message.rsplit(" ", 1)[-1].rpartition(":")
+    return Address(host or asked.host, int(port))
