@@ -7,7 +7,7 @@ import time
 from collections import defaultdict, deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 
 from perfctl.cache import glob
@@ -168,18 +168,21 @@ class Flush:
                 time.sleep(_LOOK_AGAIN_S)
 
     def _todo(self, walked: dict[str, frozenset[int]]) -> list[tuple[Primary, Node, str]]:
-        found = []
-        for primary in self._deployment.primaries():
-            node = self._deployment.open(primary.address)
-            facts = info(node, "server") | info(node, "replication")
-            if facts.get("role") != "master":
-                node.close()
-                raise Unreachable(f"{primary.address} is a replica now")
-            run_id = facts["run_id"]
-            if run_id in walked and primary.slots <= walked[run_id]:
-                node.close()
-            else:
-                found.append((primary, node, run_id))
+        """Who has keys that were not walked past. Raises Unreachable when one of all does not answer."""
+        with ExitStack() as opened:
+            found = []
+            for primary in self._deployment.primaries():
+                node = self._deployment.open(primary.address)
+                opened.callback(node.close)
+                facts = info(node, "server") | info(node, "replication")
+                if facts.get("role") != "master":
+                    raise Unreachable(f"{primary.address} is a replica now")
+                run_id = facts["run_id"]
+                if run_id in walked and primary.slots <= walked[run_id]:
+                    node.close()
+                else:
+                    found.append((primary, node, run_id))
+            opened.pop_all()
         return found
 
     def _try(self, primary: Primary, node: Node, of: int) -> Unreachable | None:

@@ -8,9 +8,10 @@ import os
 import secrets
 import socket
 import time
+from contextlib import suppress
 
 from perfctl.cache.route import Router
-from perfctl.errors import Busy
+from perfctl.errors import Busy, Unreachable
 
 KEY = b"perfctl:flush"
 _TTL_MS = 60_000
@@ -44,7 +45,9 @@ class FlushLock:
     def renew(self) -> None:
         """Put its end off, now and then."""
         if time.monotonic() - self._renewed > _RENEW_S:
-            self._router.call("PEXPIRE", KEY, _TTL_MS)
+            # A server that is away is waited for by the walk; the lock has a minute.
+            with suppress(Unreachable):
+                self._router.call("PEXPIRE", KEY, _TTL_MS)
             self._renewed = time.monotonic()
 
     def release(self) -> None:

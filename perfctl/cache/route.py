@@ -23,7 +23,16 @@ class Router:
         self._nodes: dict[Address, Node] = {}
 
     def call(self, *words: Word) -> Reply:
-        """The reply of the node that has the key. Raises as Node.call."""
+        """The reply of the node that has the key; after a failover, of the one that has it now. Raises as Node.call."""
+        try:
+            return self._follow(words)
+        except Unreachable:
+            self.close()
+            self._nodes.clear()
+            self._start = self._deployment.primaries()[0].address
+            return self._follow(words)
+
+    def _follow(self, words: Sequence[Word]) -> Reply:
         address, asking = self._start, False
         for _ in range(_TRIES):
             node = self._node(address)

@@ -37,9 +37,8 @@ def keys(session: Session, asked: Question, *, depth: int | None, top: int) -> R
     """Look at every matching key, and tell."""
     deployment = session.cache()
     notes = [_server(deployment)]
-    if deployment.facts.get("role") == "slave":
-        at = f"{deployment.facts.get('master_host')}:{deployment.facts.get('master_port')}"
-        notes.append(f"a replica, which may be behind; its primary is {at}")
+    if primary := deployment.primary_of_a_replica:
+        notes.append(f"a replica, which may be behind; its primary is {primary}")
     prefix = session.target.cache.prefix if session.target.cache else ""
     if prefix and not asked.pattern.startswith(os.fsencode(prefix)):
         notes.append(f'the pattern reaches beyond the application\'s own keys, which begin with "{prefix}"')
@@ -68,9 +67,8 @@ def manner(*, count: int | None, passes: int, rate: int | None, max_latency: str
 def flush(session: Session, asked: Question, wish: Wish) -> Report:
     """Look, ask, delete, and tell."""
     deployment = session.cache()
-    if deployment.facts.get("role") == "slave":
-        at = f"{deployment.facts.get('master_host')}:{deployment.facts.get('master_port')}"
-        raise Refused(f"{deployment.node.address} is a replica; nothing was changed", hint=f"its primary is {at}")
+    if primary := deployment.primary_of_a_replica:
+        raise Refused(f"{deployment.node.address} is a replica; nothing was changed", hint=f"its primary is {primary}")
     with _Walk(session) as watch:
         look = observe.look(deployment, asked, watch)
     notes = [_server(deployment)]

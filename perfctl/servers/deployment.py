@@ -46,6 +46,13 @@ class Deployment:
         """The product with its version as people write it: "Valkey 9.1.2"."""
         return version_of(self.facts)
 
+    @property
+    def primary_of_a_replica(self) -> str | None:
+        """Where the primary is when the address is a replica's; any node of a cluster will do, so None there."""
+        if self.kind == "cluster" or self.facts.get("role") != "slave":
+            return None
+        return f"{self.facts.get('master_host')}:{self.facts.get('master_port')}"
+
     def open(self, address: Address) -> Node:
         """One more connection, closed with the deployment. Raises Unreachable, Denied."""
         node = open_node(address, self.seeds.login, self.trace)
