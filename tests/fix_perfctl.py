@@ -27,7 +27,7 @@ from tests.fix_servers import Database
 ROOT = Path(__file__).parents[1]
 #: What would lead libpq or perfctl elsewhere than the test's own configuration.
 FOREIGN = ("PG", "PERFCTL_", "DATABASE_URL", "REDIS_URL", "NO_COLOR", "FORCE_COLOR")
-KEPT = ("PERFCTL_REQUIRE_PG", "PERFCTL_POSTGRES", "PERFCTL_VALKEY")
+KEPT = ("PERFCTL_REQUIRE_PG", "PERFCTL_REQUIRE_REDIS", "PERFCTL_POSTGRES", "PERFCTL_VALKEY")
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""A TCP proxy in front of a PostgreSQL that goes deaf or drops its connections when told to."""
+"""A TCP proxy in front of a server that goes deaf or drops its connections when told to; one for PostgreSQL."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import contextlib
 import socket
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from urllib.parse import quote
@@ -20,7 +21,7 @@ _END_WITHIN_S = 10.0
 
 
 @dataclass(slots=True, eq=False)
-class _Link:
+class Link:
     """One connection of a client, and the one to the server that belongs to it, once that is made."""
 
     near: socket.socket
@@ -31,18 +32,17 @@ class _Link:
     heard: float = field(default_factory=time.monotonic)
 
 
-class Proxy:
-    """A TCP port of 127.0.0.1 whose bytes go to the server of a database and back."""
+class Relay(ABC):
+    """A TCP port of 127.0.0.1 whose bytes go to a server and back."""
 
-    def __init__(self, database: Database) -> None:
-        self._told = conninfo_to_dict(database.dsn)
+    def __init__(self) -> None:
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=128)
         # Closing a socket does not wake a thread that waits in accept().
         self._listener.settimeout(_LOOK_EVERY_S)
         self._changed = threading.Condition()
         self._deaf = False
         self._closed = False
-        self._links: set[_Link] = set()
+        self._links: set[Link] = set()
         self._threads = [threading.Thread(target=self._accept, name="proxy", daemon=True)]
         self._threads[0].start()
 
@@ -53,20 +53,10 @@ class Proxy:
         return port
 
     @property
-    def dsn(self) -> str:
-        """A URI that connects to the same database as the same user, through the proxy."""
-        return self.dsn_of(str(self._told["dbname"]))
-
-    @property
     def connections(self) -> int:
         """How many clients are connected now."""
         with self._changed:
             return len(self._links)
-
-    def dsn_of(self, name: str) -> str:
-        """The same for another database of the server."""
-        who = ":".join(quote(str(self._told[key]), safe="") for key in ("user", "password") if key in self._told)
-        return f"postgresql://{who}@127.0.0.1:{self.port}/{quote(name, safe='')}"
 
     def deafen(self) -> None:
         """Forward nothing any more, the end of a connection included; clients still connect."""
@@ -80,10 +70,7 @@ class Proxy:
             self._changed.notify_all()
 
     def drop(self) -> None:
-        """End every connection at once on both sides; new ones are taken.
-
-        It is by FIN: libpq makes the same error of it as of RST.
-        """
+        """End every connection at once on both sides, by FIN; new ones are taken."""
         with self._changed:
             for link in self._links:
                 self._cut(link)
@@ -107,14 +94,14 @@ class Proxy:
     def _accept(self) -> None:
         while not self._closed:
             with contextlib.suppress(TimeoutError):
-                link = _Link(self._listener.accept()[0])
+                link = Link(self._listener.accept()[0])
                 with self._changed:
                     self._links.add(link)
                 thread = threading.Thread(target=self._serve, args=(link,), name="proxy link", daemon=True)
                 self._threads.append(thread)
                 thread.start()
 
-    def _serve(self, link: _Link) -> None:
+    def _serve(self, link: Link) -> None:
         """Forward both ways until both ends have ended."""
         with link.near:
             if self._passes(link):
@@ -130,6 +117,62 @@ class Proxy:
             with self._changed:
                 self._links.discard(link)
 
+    @abstractmethod
+    def _reach(self) -> socket.socket:
+        """A connection to the server."""
+
+    def _forward(self, link: Link, source: socket.socket, sink: socket.socket) -> None:
+        try:
+            while data := source.recv(_CHUNK):
+                if not self._passes(link):
+                    return
+                link.heard = time.monotonic()
+                sink.sendall(self._altered(link, data, to_server=source is link.near))
+            if self._passes(link):
+                sink.shutdown(socket.SHUT_WR)
+        except OSError:
+            # One side broke off: the other must not wait for it for ever.
+            with self._changed:
+                self._cut(link)
+
+    def _altered(self, link: Link, data: bytes, to_server: bool) -> bytes:  # noqa: ARG002 - for those that alter
+        """What goes on in place of ``data``: the same, unless a proxy is one that alters."""
+        return data
+
+    def _passes(self, link: Link) -> bool:
+        """Wait until bytes are forwarded; False when the connection was cut before."""
+        with self._changed:
+            self._changed.wait_for(lambda: link.cut or not (self._deaf or link.forgotten))
+            return not link.cut
+
+    @staticmethod
+    def _cut(link: Link) -> None:
+        """End both sides; the thread that serves the connection closes them."""
+        link.cut = True
+        for side in (link.near, link.far):
+            # One that has ended already cannot be shut down.
+            with contextlib.suppress(OSError):
+                if side is not None:
+                    side.shutdown(socket.SHUT_RDWR)
+
+
+class Proxy(Relay):
+    """A proxy in front of the server of a database; libpq makes the same error of FIN, by which it drops, as of RST."""
+
+    def __init__(self, database: Database) -> None:
+        self._told = conninfo_to_dict(database.dsn)
+        super().__init__()
+
+    @property
+    def dsn(self) -> str:
+        """A URI that connects to the same database as the same user, through the proxy."""
+        return self.dsn_of(str(self._told["dbname"]))
+
+    def dsn_of(self, name: str) -> str:
+        """The same for another database of the server."""
+        who = ":".join(quote(str(self._told[key]), safe="") for key in ("user", "password") if key in self._told)
+        return f"postgresql://{who}@127.0.0.1:{self.port}/{quote(name, safe='')}"
+
     def _reach(self) -> socket.socket:
         """A connection to the server."""
         host, port = str(self._told["host"]), int(str(self._told["port"]))
@@ -142,36 +185,6 @@ class Proxy:
             found.close()
             raise
         return found
-
-    def _forward(self, link: _Link, source: socket.socket, sink: socket.socket) -> None:
-        try:
-            while data := source.recv(_CHUNK):
-                if not self._passes(link):
-                    return
-                link.heard = time.monotonic()
-                sink.sendall(data)
-            if self._passes(link):
-                sink.shutdown(socket.SHUT_WR)
-        except OSError:
-            # One side broke off: the other must not wait for it for ever.
-            with self._changed:
-                self._cut(link)
-
-    def _passes(self, link: _Link) -> bool:
-        """Wait until bytes are forwarded; False when the connection was cut before."""
-        with self._changed:
-            self._changed.wait_for(lambda: link.cut or not (self._deaf or link.forgotten))
-            return not link.cut
-
-    @staticmethod
-    def _cut(link: _Link) -> None:
-        """End both sides; the thread that serves the connection closes them."""
-        link.cut = True
-        for side in (link.near, link.far):
-            # One that has ended already cannot be shut down.
-            with contextlib.suppress(OSError):
-                if side is not None:
-                    side.shutdown(socket.SHUT_RDWR)
 
 
 @contextlib.contextmanager

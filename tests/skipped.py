@@ -7,6 +7,7 @@ import shutil
 import sys
 
 from perfctl.embedded import MissingServer, find_postgres
+from tests.fix_redis import VERSIONS, find_version
 from tests.fix_servers import MAJORS
 from tests.proof import tpch
 
@@ -21,6 +22,13 @@ def main() -> None:
         except MissingServer as error:
             missing += 1
             sys.stdout.write(f"skipped: PostgreSQL {major} is not here: {error.message}\n")
+    for version in VERSIONS.values():
+        try:
+            find_version(version)
+            sys.stdout.write(f"{version.label}: tried ({version.source})\n")
+        except MissingServer as error:
+            missing += 1
+            sys.stdout.write(f"skipped: {version.label} is not here: {error.message}\n")
     for name, found_at, lost in (
         ("PgBouncer", shutil.which("pgbouncer", path=f"{os.environ.get('PATH', '')}:/usr/sbin"), "pooler tests"),
         ("pgbench", shutil.which("pgbench"), "the proof's writers are Python threads instead"),

@@ -1,4 +1,4 @@
-"""``perfctl cache flush`` on a real Valkey: what goes, what stays, and what is asked before."""
+"""``perfctl cache flush`` on real servers: what goes, what stays, and what is asked before."""
 
 from __future__ import annotations
 
@@ -17,6 +17,12 @@ from tests.fix_perfctl import ROOT, Process, Ran, run, until
 from tests.fix_servers import Cache
 
 ODD = [b"a b", b"quote\"'", b"line\r\nend", b"\xff\xfe", b"g*[l]?b\\", b" ", b"\xf0\x9f\x98\x80"]
+
+
+@pytest.fixture
+def valkey(redis_server: Cache) -> Cache:
+    """Each server in turn."""
+    return redis_server
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""What ``perfctl cache keys`` says of a real Valkey."""
+"""What ``perfctl cache keys`` says of real servers."""
 
 from __future__ import annotations
 
@@ -10,6 +10,12 @@ from tests.fix_perfctl import Ran, run
 from tests.fix_servers import Cache
 
 ODD = [b"a b", b"quote\"'", b"line\r\nend", b"\xff\xfe", b"g*[l]?b\\"]
+
+
+@pytest.fixture
+def valkey(redis_server: Cache) -> Cache:
+    """Each server in turn."""
+    return redis_server
 
 
 @pytest.fixture
