@@ -77,6 +77,7 @@ def flush(session: Session, asked: Question, wish: Wish) -> Report:
         return session.report([_planned(each) for each in found], notes=notes, dry_run=True)
     if not look.matched:
         return session.report(found, notes=notes)
+    session.say(_server(deployment))
     _ask(session, look, asked, wish, found)
     router = Router(deployment, deployment.node.address)
     session.closed_at_the_end(router.close)

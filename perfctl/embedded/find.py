@@ -91,14 +91,15 @@ def find_valkey(environ: Mapping[str, str] = os.environ) -> Path:
     if named:
         if not os.access(named, os.X_OK) or not Path(named).is_file():
             raise UsageError(f'PERFCTL_VALKEY names "{named}", which is not a program')
-        return Path(named).resolve()
+        return Path(named).absolute()
     for wheel in VALKEY_WHEELS:
         for program in _wheel_programs(wheel, "valkey-server"):
             return program
     for name in ("valkey-server", "redis-server"):
         program_path = shutil.which(name, path=environ.get("PATH"))
         if program_path:
-            return Path(program_path).resolve()
+            # Not the link's end: Debian's redis-server is one to redis-check-rdb, which acts by the name it is called.
+            return Path(program_path).absolute()
     raise MissingServer("no Valkey was found: not in PERFCTL_VALKEY, a Python wheel or PATH", hint=INSTALL_HINT)
 
 
