@@ -17,18 +17,33 @@ _IDENTIFIERS = rb"""
     (?=[^DELIMITER{}]*\d)(?=[^DELIMITER{}]*[A-Z])(?=[^DELIMITER{}]*[a-z])[0-9A-Za-z_-]{16,}
 """
 
+#: names that are kept in mind
+_KNOWN = 10_000
+
 #: so many different names at one place are identifiers too, whatever they look like
 MANY = 50
 
 
 def folder(delimiter: bytes) -> Callable[[bytes], bytes]:
     """A function that gives a key's family: `user:42:page:7` is of `user:*:page:*`."""
-    mark = re.escape(delimiter)
     # In the class of a regular expression, which takes one byte.
     inside = re.escape(delimiter[:1])
     body = _IDENTIFIERS.replace(b"DELIMITER", inside)
-    found = re.compile(rb"(?:(?<=" + mark + rb")|(?<=\{)|\A)(?:" + body + rb")(?=" + mark + rb"|\}|\Z)", re.VERBOSE)
-    return lambda key: found.sub(b"*", key)
+    found = re.compile(rb"(?:(?<=\{)|\A)(?:" + body + rb")(?=\}|\Z)", re.VERBOSE)
+    # Most parts are numbers, or names that come again and again: the expression is for the few that are left.
+    known: dict[bytes, bytes] = {}
+
+    def folded(part: bytes) -> bytes:
+        if part.isdigit():
+            return b"*"
+        if (before := known.get(part)) is not None:
+            return before
+        name = found.sub(b"*", part)
+        if name == part and len(known) < _KNOWN:
+            known[part] = part
+        return name
+
+    return lambda key: delimiter.join([folded(part) for part in key.split(delimiter)])
 
 
 def gathered(families: Mapping[bytes, int], delimiter: bytes, many: int = MANY) -> Counter[bytes]:

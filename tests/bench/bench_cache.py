@@ -130,6 +130,7 @@ def _methods(server: ValkeyServer, folder: Path, peers: str | None) -> list[Meth
     flush = (
         sys.executable, "-m", "perfctl", "cache", "flush", PATTERN, "--yes", "--include-persistent",
         "--confirm", "bench", "--format", "json", "--quiet", "--config", str(config),
+        "--journal", str(folder / "journal.jsonl"),
     )  # fmt: skip
 
     def client(python: str, name: str, count: int) -> tuple[str, ...]:
