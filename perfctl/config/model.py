@@ -29,11 +29,6 @@ class Cache(Section):
         None, description="File whose first line is the password; mode 0600. Relative to this file's folder"
     )
 
-    def client_url(self) -> str:
-        """The URL in redis-py's spelling: Valkey speaks the same protocol under its own scheme."""
-        url = self.url.get_secret_value()
-        return "redis" + url[len("valkey") :] if url.startswith("valkey") else url
-
     def password(self) -> str | None:
         """The password file's, None when there is no such file. Raises ConfigError."""
         return read_password(self.password_file) if self.password_file else None

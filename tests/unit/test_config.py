@@ -264,7 +264,7 @@ def test_sqlalchemys_spelling_of_a_url(tmp_path: Path) -> None:
 def test_valkeys_spelling_of_a_url(tmp_path: Path) -> None:
     cache = load(None, {"REDIS_URL": "valkeys://h:1/0"}, tmp_path).target().cache
     assert cache is not None
-    assert cache.client_url() == "rediss://h:1/0"
+    assert cache.url.get_secret_value() == "valkeys://h:1/0"
 
 
 def test_password_file(tmp_path: Path) -> None:

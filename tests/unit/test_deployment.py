@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from redis.connection import SSLConnection
 
 from perfctl.errors import ConfigError, Unreachable
 from perfctl.servers.deployment import SLOTS, primaries_of, version_of
@@ -54,6 +55,11 @@ def test_a_failed_primary_that_holds_slots_is_no_cluster_to_work_on() -> None:
 def test_addresses(url: str, addresses: list[str], db: int) -> None:
     found = read_address(url, None, "perfctl", 5.0)
     assert ([str(each) for each in found.addresses], found.login.db) == (addresses, db)
+
+
+@pytest.mark.parametrize(("scheme", "tls"), [("redis", False), ("valkey", False), ("rediss", True), ("valkeys", True)])
+def test_schemes_that_ask_for_tls(scheme: str, tls: bool) -> None:
+    assert (read_address(f"{scheme}://h:1/0", None, "perfctl", 5.0).login.factory is SSLConnection) is tls
 
 
 def test_a_sentinels_address_names_the_service() -> None:
