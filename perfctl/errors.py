@@ -164,6 +164,9 @@ class StatementFailed(PerfctlError):
 class CommandFailed(PerfctlError):
     """the server refused a command"""
 
+    # Where something was changed before, Incomplete says so in its place.
+    exit_code = 4
+
     def __init__(self, message: str = "", *, code: str, hint: str | None = None) -> None:
         super().__init__(message, hint=hint)
         #: the first word of the server's reply: MOVED, ASK, READONLY, OOM, ERR …

@@ -146,6 +146,13 @@ class Project:
         )
 
 
+def for_cache(folder: Path, url: str) -> Path:
+    """The configuration, written to ``folder``, of a target "test" that has a cache and nothing else."""
+    path = folder / "perfctl.yaml"
+    path.write_text(f"version: 1\ntargets: {{test: {{cache: {{url: '{url}', prefix: 'cache:'}}}}}}\n")
+    return path
+
+
 def until(condition: Callable[[], object], within_s: float = 30.0) -> None:
     """Wait until the condition holds; fail when it does not come to hold."""
     deadline = time.monotonic() + within_s

@@ -5,10 +5,11 @@ from __future__ import annotations
 import threading
 import time
 from collections import defaultdict, deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 
 from perfctl.cache import glob
 from perfctl.cache.lock import KEY as LOCK
@@ -19,7 +20,7 @@ from perfctl.cache.probe import Probe
 from perfctl.cache.route import Router
 from perfctl.errors import CommandFailed, ConnectionLost, Incomplete, PerfctlError, Unreachable
 from perfctl.servers.deployment import Deployment, Primary, info, primaries_of
-from perfctl.servers.redis import Node, Reply, Word, pack, slot_of
+from perfctl.servers.redis import Node, Reply, Word, pack, refusal, slot_of
 
 #: A server that does not answer is waited for so long since the last one that did: a failover takes seconds.
 BACK_WITHIN_S = 30.0
@@ -151,10 +152,13 @@ class Flush:
             if not todo:
                 return
             with ThreadPoolExecutor(max_workers=len(todo)) as threads:
-                shares = [len(todo)] * len(todo)
-                failures = list(
-                    threads.map(self._try, [each for each, _, _ in todo], [node for _, node, _ in todo], shares)
-                )
+                try:
+                    failures = list(threads.map(partial(self._try, of=len(todo)), todo))
+                except BaseException:
+                    # A second signal, or a right that is missing: nobody is to wait for the others' answers.
+                    for _, node, _ in todo:
+                        node.close()
+                    raise
             for (primary, _, run_id), failure in zip(todo, failures, strict=True):
                 if failure is None:
                     walked[run_id] = primary.slots
@@ -185,8 +189,9 @@ class Flush:
             opened.pop_all()
         return found
 
-    def _try(self, primary: Primary, node: Node, of: int) -> Unreachable | None:
+    def _try(self, found: tuple[Primary, Node, str], of: int) -> Unreachable | None:
         """Walk one of ``of`` servers; why it could not be walked to its end, None when it was."""
+        primary, node, _ = found
         try:
             with _probing(self._deployment, primary, self._manner) as probe:
                 _Walk(self, primary, node, probe, of).run()
@@ -217,20 +222,15 @@ class Flush:
                 self._lock.renew()
 
 
-class _probing:
+@contextmanager
+def _probing(deployment: Deployment, primary: Primary, manner: Manner) -> Iterator[Probe | None]:
     """A probe of the latency beside a walk, where a budget is to be kept."""
-
-    def __init__(self, deployment: Deployment, primary: Primary, manner: Manner) -> None:
-        self._make = (lambda: Probe(deployment.open(primary.address))) if manner.max_latency_s is not None else None
-        self._probe: Probe | None = None
-
-    def __enter__(self) -> Probe | None:
-        self._probe = self._make() if self._make else None
-        return self._probe
-
-    def __exit__(self, *_: object) -> None:
-        if self._probe is not None:
-            self._probe.close()
+    probe = None if manner.max_latency_s is None else Probe(deployment.open(primary.address))
+    try:
+        yield probe
+    finally:
+        if probe is not None:
+            probe.close()
 
 
 class _Walk:
@@ -314,7 +314,7 @@ class _Walk:
     def _deleted(self, keys: list[bytes], reply: Reply) -> int:
         if isinstance(reply, int):
             return reply
-        error = self._node.refused(reply, ("UNLINK",))
+        error = refusal(reply, ("UNLINK",))
         if isinstance(error, CommandFailed):
             if error.code == "READONLY":
                 raise ConnectionLost(f"{self._node.address} is a replica now")

@@ -54,8 +54,8 @@ def keys(look: Look, question: Question, *, depth: int | None, top: int) -> list
         left = sum(count for _, count in found.most_common()[top:])
         text = f"{left:,} keys in {len(found) - top:,} families more"
         items.append(Item("family", "…", Status.OK, text, "--top shows more of them", {"keys": left}))
-    if look.longer:
-        items.append(_near(look, question))
+    if longer := look.longer:
+        items.append(_near(longer, question))
     for key in _some(look):
         ttl = "no TTL" if key.ttl_ms is None else f"TTL {key.ttl_ms / 1000:.0f} s"
         size = "" if key.size_bytes is None else f", {human_bytes(key.size_bytes)}"
@@ -133,11 +133,11 @@ def _whole(look: Look) -> dict[str, object]:
     }
 
 
-def _near(look: Look, question: Question) -> Item:
+def _near(longer: Counter[bytes], question: Question) -> Item:
     """Names that go on where the pattern ends: they are likely not meant."""
-    hit = sum(look.longer.values())
-    some = ", ".join(name_of(name) for name, _ in look.longer.most_common(3))
-    more = f" and {len(look.longer) - 3:,} names more" if len(look.longer) > 3 else ""
+    hit = sum(longer.values())
+    some = ", ".join(name_of(name) for name, _ in longer.most_common(3))
+    more = f" and {len(longer) - 3:,} names more" if len(longer) > 3 else ""
     only = name_of(question.pattern[:-1] + question.delimiter + b"*")
     return Item(
         "near miss",
@@ -145,7 +145,7 @@ def _near(look: Look, question: Question) -> Item:
         Status.OK,
         f"also hits {some}{more}: {hit:,} keys",
         f"{only} leaves them out",
-        {"keys": hit, "names": len(look.longer)},
+        {"keys": hit, "names": len(longer)},
     )
 
 

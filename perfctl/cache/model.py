@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,12 +53,16 @@ class Look:
     parts: tuple[Found, ...]
     #: why sizes are not known
     no_sizes: str = ""
-    families: Counter[bytes] = field(init=False)
-    longer: Counter[bytes] = field(init=False)
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "families", sum((Counter(each.families) for each in self.parts), Counter()))
-        object.__setattr__(self, "longer", sum((Counter(each.longer) for each in self.parts), Counter()))
+    @property
+    def families(self) -> Counter[bytes]:
+        """The matching keys by family."""
+        return sum((Counter(each.families) for each in self.parts), Counter())
+
+    @property
+    def longer(self) -> Counter[bytes]:
+        """The names that the pattern takes in beyond the one that it was cut off in."""
+        return sum((Counter(each.longer) for each in self.parts), Counter())
 
     @property
     def keys(self) -> int:

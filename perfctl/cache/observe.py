@@ -39,23 +39,25 @@ def look(deployment: Deployment, question: Question, watch: Watch | None = None,
     Raises Unreachable, Denied.
     """
     primaries = deployment.primaries()
+    nodes = [deployment.open(each.address) for each in primaries]
     counts = [[0, 0] for _ in primaries]
 
     def one(number: int) -> tuple[Found, str]:
-        node = deployment.open(primaries[number].address)
-
         def seen(walked: int, matched: int) -> None:
             counts[number] = [walked, matched]
             if watch is not None:
                 watch(sum(each[0] for each in counts), sum(each[1] for each in counts))
 
-        try:
-            return _one(node, question, seen, Random(seed))
-        finally:
-            node.close()
+        return _one(nodes[number], question, seen, Random(seed))
 
     with ThreadPoolExecutor(max_workers=max(1, len(primaries))) as threads:
-        found = list(threads.map(one, range(len(primaries))))
+        try:
+            found = list(threads.map(one, range(len(primaries))))
+        except BaseException:
+            # A signal, or one server that failed: nobody is to wait for the others' answers.
+            for node in nodes:
+                node.close()
+            raise
     return Look(tuple(part for part, _ in found), next((why for _, why in found if why), ""))
 
 
@@ -99,7 +101,7 @@ def _one(node: Node, question: Question, watch: Watch, random: Random) -> tuple[
             matched += 1
             if len(chosen) < SAMPLE:
                 chosen.append(key)
-            elif (place := random.randrange(matched)) < SAMPLE:
+            elif (place := int(random.random() * matched)) < SAMPLE:
                 chosen[place] = key
         watch(min(number * COUNT, total), matched)
     facts, why = _facts(node, chosen)

@@ -15,7 +15,7 @@ from perfctl.cache.lock import FlushLock
 from perfctl.cache.model import Look, Question
 from perfctl.cache.route import Router
 from perfctl.cli.session import Session, duration_s
-from perfctl.errors import Interrupted, PerfctlError, Refused, UsageError
+from perfctl.errors import CommandFailed, Interrupted, PerfctlError, Refused, UsageError
 from perfctl.report import Item, Report, Status
 from perfctl.servers.deployment import Deployment
 
@@ -42,8 +42,7 @@ def keys(session: Session, asked: Question, *, depth: int | None, top: int) -> R
     prefix = session.target.cache.prefix if session.target.cache else ""
     if prefix and not asked.pattern.startswith(os.fsencode(prefix)):
         notes.append(f'the pattern reaches beyond the application\'s own keys, which begin with "{prefix}"')
-    with _Walk(session) as watch:
-        look = observe.look(deployment, asked, watch)
+    look = _look(session, deployment, asked)
     return session.report(items.keys(look, asked, depth=depth, top=top), notes=notes)
 
 
@@ -69,8 +68,7 @@ def flush(session: Session, asked: Question, wish: Wish) -> Report:
     deployment = session.cache()
     if primary := deployment.primary_of_a_replica:
         raise Refused(f"{deployment.node.address} is a replica; nothing was changed", hint=f"its primary is {primary}")
-    with _Walk(session) as watch:
-        look = observe.look(deployment, asked, watch)
+    look = _look(session, deployment, asked)
     notes = [_server(deployment)]
     found = items.keys(look, asked, depth=None, top=20)
     if session.options.dry_run:
@@ -128,7 +126,7 @@ def _delete(session: Session, deployment: Deployment, asked: Question, wish: Wis
             asked,
             wish.manner,
             stop=stop,
-            watch=lambda tally: watch.say(f"{tally.matched:,} keys found, {tally.deleted:,} deleted"),
+            watch=watch.deleting,
             say=session.say,
             lock=lock,
         )
@@ -182,6 +180,16 @@ def _done(asked: Question, done: act.Flushed, look: Look) -> Item:
     return Item("cache", items.name_of(asked.pattern), status, "\n".join(lines), data=data)
 
 
+def _look(session: Session, deployment: Deployment, asked: Question) -> Look:
+    try:
+        with _Walk(session) as watch:
+            return observe.look(deployment, asked, watch)
+    except CommandFailed as error:
+        if asked.type and "unknown type" in error.message:
+            raise UsageError(f'the server knows no type "{asked.type}"') from error
+        raise
+
+
 def _server(deployment: Deployment) -> str:
     kind = "" if deployment.kind == "standalone" else f", {deployment.kind}"
     return f"{deployment.version}, {deployment.node.address}, database {deployment.seeds.login.db}{kind}"
@@ -191,9 +199,12 @@ class _Walk:
     """How far a walk is: one line that changes on a terminal, a line now and then elsewhere."""
 
     def __init__(self, session: Session) -> None:
+        self._session = session
         self._on = not session.options.quiet and not session.streams_events
         self._live = self._on and sys.stderr.isatty()
-        self._last = time.monotonic()
+        self._every_s = 1.0 if session.streams_events else _EVERY_S
+        # Of a stream the first page is told at once: whoever reads it knows that it goes.
+        self._last = 0.0 if session.streams_events else time.monotonic()
 
     def __enter__(self) -> _Walk:
         return self
@@ -204,13 +215,23 @@ class _Walk:
             sys.stderr.flush()
 
     def __call__(self, walked: int, matched: int) -> None:
-        self.say(f"walked past {walked:,} keys, {matched:,} match")
+        text = f"walked past {walked:,} keys, {matched:,} match"
+        self._tell(text, event="looking", walked=walked, matched=matched)
 
-    def say(self, text: str) -> None:
+    def deleting(self, tally: act.Tally) -> None:
+        """Told after each page of a flush."""
+        text = f"{tally.matched:,} keys found, {tally.deleted:,} deleted"
+        self._tell(text, event="deleting", matched=tally.matched, deleted=tally.deleted)
+
+    def _tell(self, text: str, **facts: object) -> None:
         """Tell it, unless something was told just now."""
         now = time.monotonic()
-        if not self._on or now - self._last < (0.2 if self._live else _EVERY_S):
+        if now - self._last < (0.2 if self._live else self._every_s):
             return
         self._last = now
+        if self._session.streams_events:
+            self._session.event(**facts)
+        if not self._on:
+            return
         sys.stderr.write(f"\r\x1b[K{text}" if self._live else f"{text}\n")
         sys.stderr.flush()

@@ -149,10 +149,6 @@ class Node:
             raise refusal(reply, words)
         return reply
 
-    def refused(self, reply: Reply, words: Sequence[Word]) -> PerfctlError:
-        """The error that a reply of ``receive`` stands for."""
-        return refusal(reply, words)
-
     def close(self) -> None:
         """Close the connection. May be called again, and from another thread: who waits for a reply is told."""
         self._link.disconnect()
@@ -288,6 +284,7 @@ def read_address(url: str, password: str | None, application: str, connect_timeo
         service, _, db = path.strip("/").partition("/")
         path = f"/{db}" if db else ""
         hosts = ",".join(host if _has_port(host) else f"{host}:26379" for host in hosts.split(","))
+    # redis-py does not know Valkey's own schemes.
     scheme = {"valkey": "redis", "valkeys": "rediss"}.get(scheme, scheme)
     try:
         tail = f"{path}?{parts.query}" if parts.query else path

@@ -12,16 +12,10 @@ import redis
 
 from perfctl.embedded import ValkeyServer
 from perfctl.servers.redis import slot_of
-from tests.fix_perfctl import ROOT, Process, run, until
+from tests.fix_perfctl import ROOT, Process, for_cache, run, until
 from tests.fix_redis_cluster import CacheCluster
 from tests.fix_redis_proxy import CacheProxy
 from tests.fix_redis_sentinel import SentinelSet
-
-
-def configured(folder: Path, url: str) -> Path:
-    path = folder / "perfctl.yaml"
-    path.write_text(f"version: 1\ntargets: {{test: {{cache: {{url: '{url}'}}}}}}\n")
-    return path
 
 
 def start(config: Path, *arguments: str) -> Process:
@@ -64,7 +58,7 @@ def sessions(count: int) -> set[bytes]:
 
 def test_every_primary_of_a_cluster_is_walked(tmp_path: Path, cluster: CacheCluster) -> None:
     fill_cluster(cluster, 3000)
-    config = configured(tmp_path, cluster.url)
+    config = for_cache(tmp_path, cluster.url)
     looked = run("cache", "keys", "cache:*", "--config", str(config), "--format", "json").report["items"][0]["data"]
     assert (looked["matched"], looked["keys"], len(looked["servers"])) == (3000, 6001, 3)
     ran = start(config).wait()
@@ -76,14 +70,14 @@ def test_every_primary_of_a_cluster_is_walked(tmp_path: Path, cluster: CacheClus
 def test_any_node_leads_to_the_cluster(tmp_path: Path, cluster91: CacheCluster) -> None:
     fill_cluster(cluster91, 1000)
     for url in cluster91.urls:
-        config = configured(tmp_path, url)
+        config = for_cache(tmp_path, url)
         looked = run("cache", "keys", "cache:*", "--config", str(config), "--format", "json").report["items"][0]["data"]
         assert looked["matched"] == 1000
 
 
 def test_a_primary_that_is_killed_in_mid_flush_leaves_no_key_behind(tmp_path: Path, cluster91: CacheCluster) -> None:
     fill_cluster(cluster91, 6000)
-    config = configured(tmp_path, next(node.url for node in cluster91.primaries()[1:]))
+    config = for_cache(tmp_path, next(node.url for node in cluster91.primaries()[1:]))
     process = start(config, "--rate", "1500", "--count", "50")
     until(lambda: len(keys_of(cluster91.primaries())) < 11_000)
     cluster91.kill_primary(0)
@@ -102,7 +96,7 @@ def test_a_slot_that_moves_in_mid_flush_leaves_no_key_behind(tmp_path: Path, clu
         for number in range(200):
             client.set(f"cache:{{{_tag(slot)}}}:{number}", "x", ex=600)
     primaries = cluster91.primaries()
-    process = start(configured(tmp_path, cluster91.url), "--rate", "1000", "--count", "50")
+    process = start(for_cache(tmp_path, cluster91.url), "--rate", "1000", "--count", "50")
     until(lambda: len(keys_of(primaries)) < 6100)
     move = cluster91.migrate_slot(slot, 0)
     move.begin()
@@ -123,7 +117,7 @@ def test_sentinels_lead_to_the_primary_and_to_the_next_one(tmp_path: Path, senti
     with redis.Redis.from_url(sentinel.primary().url) as client:
         fill(client, 4000)
         client.wait(2, 5000)
-        process = start(configured(tmp_path, sentinel.url), "--rate", "1500", "--count", "50")
+        process = start(for_cache(tmp_path, sentinel.url), "--rate", "1500", "--count", "50")
         until(lambda: client.dbsize() < 7500)
     sentinel.kill_primary()
     ran = process.wait()
@@ -134,7 +128,7 @@ def test_sentinels_lead_to_the_primary_and_to_the_next_one(tmp_path: Path, senti
     ended = json.loads((tmp_path / "journal.jsonl").read_text().splitlines()[-1])
     assert ended["event"] == "flush ended"
     # A Sentinel's own address leads there too, for it watches one primary.
-    direct = configured(tmp_path, f"redis://127.0.0.1:{sentinel.sentinels[0].port}/0")
+    direct = for_cache(tmp_path, f"redis://127.0.0.1:{sentinel.sentinels[0].port}/0")
     ran = run("cache", "keys", "session:*", "--config", str(direct), "--format", "json")
     assert ran.report["items"][0]["data"]["matched"] == 4001
 
@@ -142,6 +136,6 @@ def test_sentinels_lead_to_the_primary_and_to_the_next_one(tmp_path: Path, senti
 def test_a_server_that_knows_resp2_alone_is_served(tmp_path: Path, resp2_proxy: CacheProxy) -> None:
     with redis.Redis.from_url(resp2_proxy.url, protocol=2) as client:
         fill(client, 1000)
-    ran = start(configured(tmp_path, resp2_proxy.url)).wait()
+    ran = start(for_cache(tmp_path, resp2_proxy.url)).wait()
     assert ran.code == 0, ran.stderr
     assert ran.items["cache:*"]["data"]["deleted"] == 1000

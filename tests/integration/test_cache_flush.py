@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from perfctl.cache.lock import KEY as LOCK
-from tests.fix_perfctl import ROOT, Process, Ran, run, until
+from tests.fix_perfctl import ROOT, Process, Ran, for_cache, run, until
 from tests.fix_servers import Cache
 
 ODD = [b"a b", b"quote\"'", b"line\r\nend", b"\xff\xfe", b"g*[l]?b\\", b" ", b"\xf0\x9f\x98\x80"]
@@ -27,9 +27,7 @@ def valkey(redis_server: Cache) -> Cache:
 
 @pytest.fixture
 def config(tmp_path: Path, valkey: Cache) -> Path:
-    path = tmp_path / "perfctl.yaml"
-    path.write_text(f"version: 1\ntargets: {{test: {{cache: {{url: '{valkey.url}'}}}}}}\n")
-    return path
+    return for_cache(tmp_path, valkey.url)
 
 
 def flush(config: Path, *arguments: str) -> Ran:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+import redis
 
-from tests.fix_perfctl import Ran, run
+from tests.fix_perfctl import ROOT, Process, Ran, for_cache, run, until
+from tests.fix_redis_proxy import CacheProxy
 from tests.fix_servers import Cache
 
 ODD = [b"a b", b"quote\"'", b"line\r\nend", b"\xff\xfe", b"g*[l]?b\\"]
@@ -20,9 +25,7 @@ def valkey(redis_server: Cache) -> Cache:
 
 @pytest.fixture
 def config(tmp_path: Path, valkey: Cache) -> Path:
-    path = tmp_path / "perfctl.yaml"
-    path.write_text(f"version: 1\ntargets: {{test: {{cache: {{url: '{valkey.url}', prefix: 'cache:'}}}}}}\n")
-    return path
+    return for_cache(tmp_path, valkey.url)
 
 
 def ask(config: Path, *arguments: str, form: str = "json") -> Ran:
@@ -97,6 +100,35 @@ def test_nothing_matches(config: Path) -> None:
     assert (ran.code, ran.items["cache:*"]["data"]) == (0, {"keys": 0, "matched": 0})
 
 
+def test_a_type_that_the_server_does_not_know(tmp_path: Path, valkey91: Cache) -> None:
+    ran = ask(for_cache(tmp_path, valkey91.url), "*", "--type", "nonsense")
+    assert (ran.code, ran.report["error"]["message"]) == (2, 'the server knows no type "nonsense"')
+
+
+@pytest.mark.parametrize(("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_is_heard_while_a_server_does_not_answer(
+    tmp_path: Path, cache_proxy: CacheProxy, signum: int, code: int
+) -> None:
+    with redis.Redis.from_url(cache_proxy.url) as client:
+        client.mset({f"cache:{number}": "x" for number in range(100_000)})
+    until(lambda: cache_proxy.connections == 0)
+    config = for_cache(tmp_path, cache_proxy.url)
+    argv = [sys.executable, "-m", "perfctl", "cache", "keys", "*", "--timeout", "1h", "--config", str(config)]
+    out = subprocess.PIPE
+    process = Process(subprocess.Popen(argv, text=True, cwd=ROOT, stdout=out, stderr=out))
+    # The first connection asks what stands behind the address, the second one walks.
+    until(lambda: cache_proxy.connections == 2)
+    cache_proxy.deafen()
+    process.popen.send_signal(signum)
+    assert process.wait().code == code
+
+
+def test_a_stream_of_events_ends_with_the_report(config: Path, valkey: Cache) -> None:
+    load(valkey)
+    first, *_, last = ask(config, "cache:*", form="ndjson").events
+    assert (first["event"], first["matched"] > 0, last["event"]) == ("looking", True, "report")
+
+
 def test_an_empty_pattern_is_refused(config: Path) -> None:
     assert ask(config, "").report["error"]["class"] == "Refused"
 
@@ -109,9 +141,7 @@ def test_a_target_without_a_cache(tmp_path: Path) -> None:
 
 
 def test_nobody_listens(tmp_path: Path) -> None:
-    path = tmp_path / "perfctl.yaml"
-    path.write_text("version: 1\ntargets: {test: {cache: {url: 'redis://:canary@127.0.0.1:1/0'}}}\n")
-    ran = ask(path, "*")
+    ran = ask(for_cache(tmp_path, "redis://:canary@127.0.0.1:1/0"), "*")
     assert (ran.code, "canary" in ran.stdout + ran.stderr) == (3, False)
 
 
@@ -125,9 +155,7 @@ def test_missing_rights_are_named(tmp_path: Path, valkey: Cache) -> None:
         client.execute_command(
             "ACL", "SETUSER", "looker", "on", ">pw", "~*", "+info", "+scan", "+dbsize", "+type", "+pttl"
         )
-    path = tmp_path / "perfctl.yaml"
-    url = valkey.url.replace("unix://", "unix://looker:pw@")
-    path.write_text(f"version: 1\ntargets: {{test: {{cache: {{url: '{url}'}}}}}}\n")
+    path = for_cache(tmp_path, valkey.url.replace("unix://", "unix://looker:pw@"))
     try:
         ran = ask(path, "*")
         assert ran.code == 0
