@@ -104,7 +104,7 @@ def _one(node: Node, question: Question, watch: Watch, random: Random) -> tuple[
             elif (place := int(random.random() * matched)) < SAMPLE:
                 chosen[place] = key
         watch(min(number * COUNT, total), matched)
-    facts, why = _facts(node, chosen)
+    facts, why = facts_of(node, chosen)
     return Found(str(node.address), total, matched, found, longer, facts, time.monotonic() - began), why
 
 
@@ -114,7 +114,7 @@ def _longer(key: bytes, cut: bytes, delimiter: bytes) -> bytes | None:
     return cut + rest if rest[:1].isalnum() else None
 
 
-def _facts(node: Node, keys: Sequence[bytes]) -> tuple[tuple[KeyFacts, ...], str]:
+def facts_of(node: Node, keys: Sequence[bytes]) -> tuple[tuple[KeyFacts, ...], str]:
     """Type, time to live and size of each key that is still there, and why sizes are not known."""
     out: list[KeyFacts] = []
     why = ""
