@@ -2,9 +2,25 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Ttl:
+    """Between what a key's time to live has to be, both ends included; ``none`` is for keys that do not expire."""
+
+    least_ms: int = 0
+    most_ms: int | None = None
+    none: bool = False
+
+    def has(self, ttl_ms: int | None) -> bool:
+        """Whether a time to live is one of these; None is that of a key that does not expire."""
+        if ttl_ms is None or self.none:
+            return self.none and ttl_ms is None
+        return self.least_ms <= ttl_ms and (self.most_ms is None or ttl_ms <= self.most_ms)
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,6 +31,29 @@ class Question:
     type: str | None = None
     exclude: tuple[bytes, ...] = ()
     delimiter: bytes = b":"
+    #: what the whole key has to be, where a pattern alone would take in more
+    shape: re.Pattern[bytes] | None = None
+    ttl: Ttl | None = None
+    #: not touched for so long
+    idle_s: float | None = None
+    larger_bytes: int | None = None
+    #: larger keys are left
+    smaller_bytes: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Traits:
+    """Of one key, what a question needs to know of it beside its name; None where it was not asked."""
+
+    #: -1 for a key that does not expire
+    pttl_ms: int | None = None
+    idle_s: int | None = None
+    size_bytes: int | None = None
+
+    @property
+    def ttl_ms(self) -> int | None:
+        """None for a key that does not expire."""
+        return None if self.pttl_ms == -1 else self.pttl_ms
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +83,10 @@ class Found:
     #: keys taken at random from those that match
     sample: tuple[KeyFacts, ...]
     walk_s: float
+    #: keys that match and are too large, see Question.smaller_bytes
+    too_large: int = 0
+    #: what the server itself spent on the walk; None where it does not tell
+    server_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,8 +10,10 @@ from random import Random
 
 from perfctl.cache import families, glob
 from perfctl.cache.model import Found, KeyFacts, Look, Question
-from perfctl.errors import Denied, PerfctlError
-from perfctl.servers.deployment import Deployment
+from perfctl.cache.reservoir import Reservoir
+from perfctl.cache.selection import ELEMENTS, ELSEWHERE, Command, Selection
+from perfctl.errors import CommandFailed, Denied, PerfctlError
+from perfctl.servers.deployment import Deployment, info
 from perfctl.servers.redis import Node, pack
 
 #: How much of its table a server walks for one page: short enough for nobody to notice, and hardly slower than more.
@@ -22,9 +24,6 @@ SAMPLE = 2000
 
 #: Looks at keys that are sent together.
 _TOGETHER = 100
-
-#: MEMORY USAGE looks at so many elements of a key; 0 would be all, and stall the server on a large one.
-_ELEMENTS = 5
 
 #: Different families that are told apart; more are named by what they have in common anyway.
 _FAMILIES = 100_000
@@ -61,51 +60,71 @@ def look(deployment: Deployment, question: Question, watch: Watch | None = None,
     return Look(tuple(part for part, _ in found), next((why for _, why in found if why), ""))
 
 
-def pages(node: Node, question: Question) -> Iterator[list[bytes]]:
-    """The matching keys, a page at a time; the next page is on its way while one is worked on.
+def pages(node: Node, question: Question, selection: Selection) -> Iterator[list[bytes]]:
+    """The keys that are meant, a page at a time; the next page is on its way while one is worked on.
 
     Raises Denied, CommandFailed. As SCAN has it, a key that is there all the time comes at least once, and maybe twice.
     """
     words: list[bytes | str | int] = ["MATCH", question.pattern, "COUNT", COUNT]
     if question.type:
         words += ["TYPE", question.type]
-    without = [glob.compiled(each) for each in question.exclude]
     ask: list[bytes | str | int] = ["SCAN", b"0", *words]
     node.send(pack(ask))
     while True:
         cursor, keys = node.answer(ask)
+        if selection.by_traits:
+            # Their replies would stand behind that to the next page.
+            keys = selection.meant(keys, node.calls)
         if cursor != b"0":
             ask[1] = cursor
             node.send(pack(ask))
-        yield [key for key in keys if not any(each.fullmatch(key) for each in without)] if without else keys
+        yield keys if selection.by_traits else selection.by_name(keys)
         if cursor == b"0":
             return
 
 
 def _one(node: Node, question: Question, watch: Watch, random: Random) -> tuple[Found, str]:
     began = time.monotonic()
+    spent = _scanning_s(node)
+    selection = Selection(question)
     total = node.call("DBSIZE")
     family = families.folder(question.delimiter)
     cut = glob.cut_off(question.pattern)
     found: Counter[bytes] = Counter()
     longer: Counter[bytes] = Counter()
-    chosen: list[bytes] = []
-    matched = 0
-    for number, keys in enumerate(pages(node, question), 1):
-        for key in keys:
-            name = family(key)
-            found[name if name in found or len(found) < _FAMILIES else b"*"] += 1
-            if cut is not None and (more := _longer(key, cut, question.delimiter)):
-                longer[more if more in longer or len(longer) < _FAMILIES else b"*"] += 1
-            # Each key that came so far is in the sample with the same probability (Vitter's algorithm R).
-            matched += 1
-            if len(chosen) < SAMPLE:
-                chosen.append(key)
-            elif (place := int(random.random() * matched)) < SAMPLE:
-                chosen[place] = key
-        watch(min(number * COUNT, total), matched)
-    facts, why = facts_of(node, chosen)
-    return Found(str(node.address), total, matched, found, longer, facts, time.monotonic() - began), why
+    reservoir = Reservoir(SAMPLE, random)
+    for number, keys in enumerate(pages(node, question, selection), 1):
+        names = [family(key) for key in keys]
+        if len(found) >= _FAMILIES:
+            names = [name if name in found else b"*" for name in names]
+        found.update(names)
+        if cut is not None:
+            for key in keys:
+                if more := _longer(key, cut, question.delimiter):
+                    longer[more if more in longer or len(longer) < _FAMILIES else b"*"] += 1
+        reservoir.offer(keys)
+        watch(min(number * COUNT, total), reservoir.seen)
+    after = _scanning_s(node)
+    facts, why = facts_of(node, reservoir.chosen)
+    part = Found(
+        str(node.address),
+        total,
+        reservoir.seen,
+        found,
+        longer,
+        facts,
+        time.monotonic() - began,
+        selection.too_large,
+        None if spent is None or after is None else max(0.0, after - spent),
+    )
+    return part, why
+
+
+def _scanning_s(node: Node) -> float | None:
+    """What a server has spent on SCAN so far, for whomever; None where it does not tell."""
+    told = info(node, "commandstats").get("cmdstat_scan", "")
+    found = dict(pair.split("=") for pair in told.split(",") if pair)
+    return int(found["usec"]) / 1e6 if "usec" in found else 0.0 if not told else None
 
 
 def _longer(key: bytes, cut: bytes, delimiter: bytes) -> bytes | None:
@@ -120,11 +139,14 @@ def facts_of(node: Node, keys: Sequence[bytes]) -> tuple[tuple[KeyFacts, ...], s
     why = ""
     for start in range(0, len(keys), _TOGETHER):
         some = keys[start : start + _TOGETHER]
-        asked: list[tuple[bytes | str | int, ...]] = []
+        asked: list[Command] = []
         for key in some:
-            asked += [("TYPE", key), ("PTTL", key), ("MEMORY", "USAGE", key, "SAMPLES", _ELEMENTS)]
+            asked += [("TYPE", key), ("PTTL", key), ("MEMORY", "USAGE", key, "SAMPLES", ELEMENTS)]
         replies = node.calls(asked)
         for key, type_, ttl, size in zip(some, replies[::3], replies[1::3], replies[2::3], strict=True):
+            if isinstance(type_, CommandFailed) and type_.code in ELSEWHERE:
+                # Its slot has just moved: whoever has it now shows it.
+                continue
             for reply in (type_, ttl):
                 if isinstance(reply, PerfctlError):
                     raise reply

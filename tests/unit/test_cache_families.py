@@ -52,3 +52,9 @@ def test_intervals() -> None:
     assert interval(0, 2000)[0] == 0
     assert interval(0, 2000)[1] < 0.002
     assert interval(0, 0) == (0, 1)
+
+
+def test_names_that_differ_in_a_digit_are_told_apart_whatever_came_before() -> None:
+    family = folder(b":")
+    keys = [b"v1:5", b"v2:7", b"user:17:x", b"user:23:x", b"user:23:x2", b"user:9:x3"]
+    assert [family(key) for key in keys] == [b"v1:*", b"v2:*", b"user:*:x", b"user:*:x", b"user:*:x2", b"user:*:x3"]
