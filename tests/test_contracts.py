@@ -24,8 +24,8 @@ IMPURE |= {"rich", "typer"}
 ASKING = {"now", "utcnow", "today", "open", "read_text", "read_bytes", "exists", "is_file", "print", "input"}
 PURE_NAMES = {
     "bringback", "canonical_text", "classify", "decide", "draft", "estimate", "families", "gates", "glob", "items",
-    "judge", "known_bad", "lint", "model", "pace", "partitioned", "replacement", "resources", "rights", "running",
-    "schedule", "share", "tree", "undo",
+    "judge", "known_bad", "lint", "model", "outcome", "pace", "partitioned", "replacement", "resources", "rights",
+    "running", "schedule", "share", "tree", "undo",
 }  # fmt: skip
 
 

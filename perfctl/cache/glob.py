@@ -6,6 +6,7 @@ As in the servers' ``stringmatchlen`` (util.c), byte by byte: `*` takes in every
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 _SPECIAL = re.compile(rb"[*?\[\]\\]")
 _NAME = re.compile(rb"[0-9A-Za-z]")
@@ -70,3 +71,33 @@ def _bracket(pattern: bytes, at: int) -> tuple[bytes, int]:
         return (b"." if inverted else b"(?!)"), at + 1
     listed = b"".join(re.escape(bytes([each])) for each in sorted(members))
     return b"[" + (b"^" if inverted else b"") + listed + b"]", at + 1
+
+
+def of_family(family: bytes, ids: Sequence[bytes], delimiter: bytes) -> tuple[bytes, re.Pattern[bytes]]:
+    """A pattern for the keys of a family with these identifiers, and what the whole key has to be.
+
+    The identifiers take the places of `*` among the family's parts, from the left, and what is over goes behind it;
+    a `*` that gets none stands for any one part. All else stands for itself, whatever characters it has. A key that
+    goes on behind a delimiter belongs to the family too: `user:42` is `user:42:page` and not `user:421`.
+    """
+    left = list(ids)
+    stop = re.escape(delimiter)
+    globs: list[bytes] = []
+    shapes: list[bytes] = []
+    for part in family.removesuffix(delimiter + "…".encode()).split(delimiter):
+        # A hash tag stays in its braces: `{*}`.
+        pieces = [b"", b""] if part == b"*" else re.split(rb"(?<=\{)\*(?=\})", part)
+        pattern, shape = escape(pieces[0]), re.escape(pieces[0])
+        for piece in pieces[1:]:
+            if left:
+                own = left.pop(0)
+                pattern, shape = pattern + escape(own), shape + re.escape(own)
+            else:
+                pattern, shape = pattern + b"*", shape + b"(?:(?!" + stop + b").)+"
+            pattern, shape = pattern + escape(piece), shape + re.escape(piece)
+        globs.append(pattern)
+        shapes.append(shape)
+    globs += [escape(each) for each in left]
+    shapes += [re.escape(each) for each in left]
+    whole = stop.join(shapes) + b"(?:" + stop + b".*)?"
+    return escape(delimiter).join(globs) + b"*", re.compile(whole, re.DOTALL)

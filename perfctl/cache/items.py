@@ -15,6 +15,10 @@ from perfctl.report import Item, Status
 #: keys that are shown as they are
 _SHOWN = 10
 
+#: A key that takes more memory is shown as a large one, so many of them.
+LARGE_BYTES = 1024**2
+_LARGE_SHOWN = 5
+
 
 @dataclass(frozen=True, slots=True)
 class Share:
@@ -56,12 +60,22 @@ def keys(look: Look, question: Question, *, depth: int | None, top: int) -> list
         items.append(Item("family", "…", Status.OK, text, "--top shows more of them", {"keys": left}))
     if longer := look.longer:
         items.append(_near(longer, question))
-    for key in _some(look):
-        ttl = "no TTL" if key.ttl_ms is None else f"TTL {key.ttl_ms / 1000:.0f} s"
-        size = "" if key.size_bytes is None else f", {human_bytes(key.size_bytes)}"
-        facts = {"type": key.type, "ttl_ms": key.ttl_ms, "size_bytes": key.size_bytes}
-        items.append(Item("key", name_of(key.key), Status.OK, f"{key.type}, {ttl}{size}", data=facts))
+    large = sorted(_large(look), key=lambda key: key.size_bytes or 0, reverse=True)
+    items += [_key(key, "large key") for key in large[:_LARGE_SHOWN]]
+    items += [_key(key, "key") for key in _some(look) if key not in large[:_LARGE_SHOWN]]
     return items
+
+
+def _large(look: Look) -> list[KeyFacts]:
+    return [key for part in look.parts for key in part.sample if (key.size_bytes or 0) > LARGE_BYTES]
+
+
+def _key(key: KeyFacts, kind: str) -> Item:
+    ttl = "no TTL" if key.ttl_ms is None else f"TTL {key.ttl_ms / 1000:.0f} s"
+    size = "" if key.size_bytes is None else f", {human_bytes(key.size_bytes)}"
+    facts = {"type": key.type, "ttl_ms": key.ttl_ms, "size_bytes": key.size_bytes}
+    large = " (large)" if kind == "large key" else ""
+    return Item(kind, name_of(key.key), Status.OK, f"{key.type}, {ttl}{size}{large}", data=facts)
 
 
 def without_ttl(look: Look) -> Share:
@@ -111,6 +125,8 @@ def _said(look: Look) -> str:
         "types: " + ", ".join(f"{name} {share}" for name, share in types(look)),
         f"without TTL: {without_ttl(look)}",
     ]
+    if look.too_large:
+        lines.append(f"{look.too_large:,} more are left, for they are too large")
     if look.no_sizes:
         lines.append(f"sizes unknown: {look.no_sizes}")
     if look.sampled < look.matched:

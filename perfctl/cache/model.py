@@ -57,6 +57,24 @@ class Traits:
 
 
 @dataclass(frozen=True, slots=True)
+class Manner:
+    """How keys are taken away."""
+
+    count: int = 500
+    #: COUNT stays as it is
+    fixed: bool = False
+    passes: int = 2
+    #: keys a second, on all servers together
+    rate: float | None = None
+    #: how much longer than before others may wait for an answer
+    max_latency_s: float | None = 0.002
+    #: keys get so long to live, each a random part of it, instead of being deleted
+    soft_s: float | None = None
+    #: PEXPIRE knows LT, which never makes a life longer; servers before 7.0 do not
+    shorten: bool = True
+
+
+@dataclass(frozen=True, slots=True)
 class KeyFacts:
     """One key of the sample."""
 
@@ -116,6 +134,11 @@ class Look:
     def matched(self) -> int:
         """The keys that match."""
         return sum(each.matched for each in self.parts)
+
+    @property
+    def too_large(self) -> int:
+        """The keys that match and are left for their size."""
+        return sum(each.too_large for each in self.parts)
 
     @property
     def sampled(self) -> int:

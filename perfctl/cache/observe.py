@@ -6,6 +6,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
 from random import Random
 
 from perfctl.cache import families, glob
@@ -27,6 +28,9 @@ _TOGETHER = 100
 
 #: Different families that are told apart; more are named by what they have in common anyway.
 _FAMILIES = 100_000
+
+#: Pages that are looked at in each other database.
+_ELSEWHERE_PAGES = 20
 
 #: Told how many keys were walked past and how many of them match.
 Watch = Callable[[int, int], None]
@@ -81,6 +85,27 @@ def pages(node: Node, question: Question, selection: Selection) -> Iterator[list
         yield keys if selection.by_traits else selection.by_name(keys)
         if cursor == b"0":
             return
+
+
+def other_databases(deployment: Deployment, question: Question) -> list[int]:
+    """The numbers of other databases of the server where a first look finds keys that match; none in a cluster."""
+    if deployment.kind == "cluster":
+        return []
+    address = deployment.primaries()[0].address
+    own = deployment.seeds.login.db
+    numbers = [int(name[2:]) for name in info(deployment.node, "keyspace") if name.startswith("db")]
+    return [number for number in numbers if number != own and _has_some(deployment.open(address), number, question)]
+
+
+def _has_some(node: Node, database: int, question: Question) -> bool:
+    """Whether one of the first pages of a database holds such a key. Whoever may not look has no need to know."""
+    try:
+        node.call("SELECT", database)
+        return any(islice(pages(node, question, Selection(question)), _ELSEWHERE_PAGES))
+    except (CommandFailed, Denied):
+        return False
+    finally:
+        node.close()
 
 
 def _one(node: Node, question: Question, watch: Watch, random: Random) -> tuple[Found, str]:

@@ -32,6 +32,10 @@ class Router:
             self._start = self._deployment.primaries()[0].address
             return self._follow(words)
 
+    def calls(self, address: Address, commands: Sequence[Sequence[Word]]) -> list[Reply]:
+        """The replies of one node to commands sent together, a refused one as its error. Raises Unreachable."""
+        return self._node(address).calls(commands)
+
     def _follow(self, words: Sequence[Word]) -> Reply:
         address, asking = self._start, False
         for _ in range(_TRIES):

@@ -1,11 +1,13 @@
-"""``perfctl cache``: keys, flush."""
+"""``perfctl cache``: keys, flush, restore."""
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Mapping
+from typing import Annotated, Any
 
 import typer
 
+from perfctl.cli.cache_options import CHOICE, FLUSH
 from perfctl.cli.options import command
 from perfctl.cli.session import Session
 from perfctl.report import Report
@@ -17,56 +19,46 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
-Pattern = Annotated[str, typer.Argument(metavar="PATTERN", help="As SCAN has it: *, ?, [a-c]; \\ takes its sense.")]
-Kind = Annotated[str | None, typer.Option("--type", help="Only keys of this type: string, hash, …")]
-Exclude = Annotated[list[str] | None, typer.Option("--exclude", metavar="PATTERN", help="But not these (repeat).")]
-Delimiter = Annotated[str, typer.Option("--delimiter", help="What stands between the parts of a key's name.")]
+Pattern = Annotated[
+    str | None, typer.Argument(metavar="[PATTERN]", help="As SCAN has it: *, ?, [a-c]; \\ takes its sense.")
+]
 
 
-@command(app, "keys", group="cache")
+@command(app, "keys", group="cache", bundle=("choice", CHOICE))
 def keys(
     session: Session,
-    pattern: Pattern,
-    kind: Kind = None,
-    exclude: Exclude = None,
-    delimiter: Delimiter = ":",
+    choice: Mapping[str, Any],
+    pattern: Pattern = None,
     depth: Annotated[int | None, typer.Option("--depth", min=1, help="Families by so many parts; else all.")] = None,
     top: Annotated[int, typer.Option("--top", min=1, help="Families shown.")] = 20,
 ) -> Report:
     """What a pattern matches: how many keys, in which families, types, sizes, without TTL; changes nothing."""
     from perfctl.cli import cache_work as work
+    from perfctl.cli.cache_question import question
 
-    asked = work.question(pattern, kind=kind, exclude=exclude or (), delimiter=delimiter)
-    return work.keys(session, asked, depth=depth, top=top)
+    return work.keys(session, question(session, pattern, choice), depth=depth, top=top)
 
 
-@command(app, "flush", group="cache", writes=True)
-def flush(
-    session: Session,
-    pattern: Pattern,
-    kind: Kind = None,
-    exclude: Exclude = None,
-    delimiter: Delimiter = ":",
-    persistent: Annotated[
-        bool, typer.Option("--include-persistent", help="Keys without TTL, and lists, streams, sorted sets too.")
-    ] = False,
-    max_keys: Annotated[int | None, typer.Option("--max-keys", min=1, help="Refuse when more match.")] = None,
-    count: Annotated[
-        int | None, typer.Option("--count", min=10, help="Keys a page, fixed; else about 500, by what a page takes.")
-    ] = None,
-    passes: Annotated[
-        int, typer.Option("--passes", min=1, help="Walks over all keys: later ones find what came meanwhile.")
-    ] = 2,
-    rate: Annotated[int | None, typer.Option("--rate", min=1, help="At most so many keys a second.")] = None,
-    max_latency: Annotated[
-        str, typer.Option("--max-latency", metavar="DURATION", help="How much longer others may wait; 0s asks nobody.")
-    ] = "2ms",
-    journal: Annotated[str | None, typer.Option("--journal", metavar="PATH", help="File of JSON lines.")] = None,
-    force: Annotated[bool, typer.Option("--force", help="Although another flush holds the lock.")] = False,
-) -> Report:
+@command(app, "flush", group="cache", writes=True, bundle=("said", {**CHOICE, **FLUSH}))
+def flush(session: Session, said: Mapping[str, Any], pattern: Pattern = None) -> Report:
     """Delete what a pattern matches, after a look at what that is; nobody is made to wait."""
-    from perfctl.cli import cache_work as work
+    from perfctl.cli import cache_flush as work
+    from perfctl.cli.cache_wish import wish
 
-    asked = work.question(pattern, kind=kind, exclude=exclude or (), delimiter=delimiter)
-    manner = work.manner(count=count, passes=passes, rate=rate, max_latency=max_latency)
-    return work.flush(session, asked, work.Wish(manner, persistent, max_keys, journal, force))
+    return work.flush(session, wish(session, pattern, said))
+
+
+@command(app, "restore", group="cache", writes=True)
+def restore(
+    session: Session,
+    file: Annotated[str, typer.Argument(metavar="FILE", help="What cache flush --backup has written.")],
+    overwrite: Annotated[
+        bool, typer.Option("--replace", help="Also keys that are there again; else these stay.")
+    ] = False,
+    journal: Annotated[str | None, typer.Option("--journal", metavar="PATH", help="File of JSON lines.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Although a flush holds the lock.")] = False,
+) -> Report:
+    """Bring back what a flush took away, from its backup; what has expired since or is there again is left."""
+    from perfctl.cli import cache_restore as work
+
+    return work.restore(session, file, overwrite=overwrite, journal=journal, force=force)

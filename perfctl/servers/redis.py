@@ -10,7 +10,7 @@ from __future__ import annotations
 import socket
 import ssl
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -163,6 +163,20 @@ def pack(words: Sequence[Word]) -> bytes:
     """A command as it goes over the wire."""
     packed: bytes = hiredis.pack_command(tuple(words))  # type: ignore[arg-type]  # its stub knows one argument only
     return packed
+
+
+def unpack(chunks: Iterable[bytes]) -> Iterator[list[bytes]]:
+    """The commands in a stream of packed ones; one that breaks off is left out. ValueError for what is none."""
+    reader = hiredis.Reader()
+    for chunk in chunks:
+        reader.feed(chunk)
+        try:
+            while (command := reader.gets()) is not False:
+                if not isinstance(command, list) or not all(isinstance(word, bytes) for word in command) or not command:
+                    raise ValueError("it holds something else than commands")
+                yield command
+        except hiredis.ProtocolError as error:
+            raise ValueError("it holds something else than commands") from error
 
 
 def slot_of(key: bytes) -> int:

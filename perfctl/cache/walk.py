@@ -1,0 +1,199 @@
+"""One walk past all keys of one server, taking away those that are meant."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from itertools import compress
+from math import inf
+from random import Random
+
+from perfctl.cache.backup import Backup
+from perfctl.cache.lock import KEY as LOCK
+from perfctl.cache.model import Manner, Question, Traits
+from perfctl.cache.pace import Bucket, PageSize, excess_s, next_pause_s
+from perfctl.cache.probe import LAG_BYTES, Probe
+from perfctl.cache.removal import Expire, Removal, Unlink, keys_of
+from perfctl.cache.route import Router
+from perfctl.cache.selection import ELSEWHERE, Command, Selection
+from perfctl.errors import CommandFailed, ConnectionLost
+from perfctl.servers.deployment import Deployment, Primary
+from perfctl.servers.redis import Node, Reply, Word, pack, refusal
+
+#: How often the time that others wait is judged.
+_JUDGE_EVERY_S = 0.25
+
+#: The longest sleep, so that a signal is heard.
+_NAP_S = 0.2
+
+
+@dataclass(frozen=True, slots=True)
+class Errand:
+    """What all walks of a flush have in common."""
+
+    deployment: Deployment
+    question: Question
+    manner: Manner
+    stop: Callable[[], int | None]
+    #: told of keys that matched, that were taken away, and that were left for their size
+    count: Callable[[int, int, int], None]
+    #: where values go before they are taken away
+    backup: Backup | None = None
+
+
+class Walk:
+    """One server from cursor 0 to its end. While a page is deleted the next one is on its way."""
+
+    def __init__(self, errand: Errand, primary: Primary, node: Node, probe: Probe | None, of: int) -> None:
+        manner = errand.manner
+        self._errand = errand
+        self._node = node
+        self._probe = probe
+        self._size = PageSize(manner.count, manner.fixed)
+        self._bucket = Bucket(manner.rate / of if manner.rate else None)
+        self._removal: Removal = Unlink(by_slot=errand.deployment.kind == "cluster")
+        if manner.soft_s is not None:
+            self._removal = Expire(manner, Random())
+        ttl = errand.backup is not None or self._removal.asks_ttl
+        self._selection = Selection(errand.question, ttl=ttl)
+        self._router = Router(errand.deployment, primary.address)
+        #: commands that are sent and not answered
+        self._sent: deque[Command] = deque()
+        self._pause_s = 0.0
+        self._judged = time.monotonic()
+
+    def run(self) -> None:
+        """Walk and delete. Raises Unreachable when the server went or is no primary any more; Denied."""
+        try:
+            cursor = b"0"
+            page = self._ask(cursor)
+            asked = time.perf_counter()
+            self._node.send(pack(page))
+            while True:
+                cursor, keys = self._node.answer(page)
+                self._size.took(time.perf_counter() - asked, time.monotonic())
+                commands = self._commands(keys)
+                going = cursor != b"0" and self._errand.stop() is None
+                before = len(self._sent)
+                self._wait(sum(len(keys_of(each)) for each in commands))
+                self._sent.extend(commands)
+                page = self._ask(cursor)
+                asked = time.perf_counter()
+                self._node.send((pack(page) if going else b"") + b"".join(map(pack, commands)))
+                self._settle(before)
+                if not going:
+                    break
+                # The reply to the page stands before those to the deletion that was sent behind it.
+            self._settle(len(self._sent))
+        finally:
+            self._router.close()
+
+    def _ask(self, cursor: bytes) -> list[Word]:
+        question = self._errand.question
+        words: list[Word] = ["SCAN", cursor, "MATCH", question.pattern, "COUNT", self._size.count]
+        return [*words, "TYPE", question.type] if question.type else words
+
+    def _commands(self, keys: list[bytes]) -> list[Command]:
+        """What takes the keys of a page away, those that are meant, once they are in the backup."""
+        if LOCK in keys:
+            # The lock of this very flush.
+            keys.remove(LOCK)
+        keys = self._selection.by_name(keys)
+        traits: Sequence[Traits | None] = [None] * len(keys)
+        if keys and self._selection.by_traits:
+            # The replies would stand behind those that are still to come.
+            self._settle(len(self._sent))
+            keys, traits = self._meant(keys)
+        commands = self._removal.commands(keys, traits)
+        if passed := len(keys) - sum(len(keys_of(each)) for each in commands):
+            self._errand.count(passed, 0, 0)
+        return commands
+
+    def _meant(self, keys: list[bytes]) -> tuple[list[bytes], list[Traits | None]]:
+        """Those whose traits are asked for; where there is a backup, those that are in it."""
+        before = self._selection.too_large
+        traits = self._selection.traits(keys, self._of_keys)
+        chosen = [self._selection.has(each) for each in traits]
+        keys, traits = list(compress(keys, chosen)), list(compress(traits, chosen))
+        if large := self._selection.too_large - before:
+            self._errand.count(0, 0, large)
+        if self._errand.backup is not None:
+            kept = self._errand.backup.keep(keys, traits, self._of_keys, self._node)
+            keys, traits = list(compress(keys, kept)), list(compress(traits, kept))
+        return keys, traits
+
+    def _of_keys(self, commands: Sequence[Command]) -> list[object]:
+        """The replies to commands for a key each, from whoever has the key."""
+        return [
+            self._followed(command) if isinstance(reply, CommandFailed) and reply.code in ELSEWHERE else reply
+            for command, reply in zip(commands, self._node.calls(commands), strict=True)
+        ]
+
+    def _followed(self, command: Command) -> object:
+        try:
+            return self._router.call(*command)
+        except CommandFailed as error:
+            return error
+
+    def _settle(self, number: int) -> None:
+        """Take so many replies to deletions."""
+        matched = removed = 0
+        for _ in range(number):
+            command = self._sent.popleft()
+            matched += len(keys_of(command))
+            removed += self._removed(command, self._node.receive())
+        if matched:
+            self._errand.count(matched, removed, 0)
+
+    def _removed(self, command: Command, reply: Reply) -> int:
+        if isinstance(reply, int):
+            return reply
+        error = refusal(reply, command)
+        if isinstance(error, CommandFailed):
+            if error.code == "READONLY":
+                raise ConnectionLost(f"{self._node.address} is a replica now")
+            if error.code in ELSEWHERE:
+                name, rest = command[0], command[2:] if command[0] != "UNLINK" else ()
+                return sum(self._router.call(name, key, *rest) for key in keys_of(command))
+        raise error
+
+    def _wait(self, keys: int) -> None:
+        """Give way to others, as far as the budgets ask for it."""
+        manner = self._errand.manner
+        now = time.monotonic()
+        if self._probe is not None and manner.max_latency_s is not None and now - self._judged >= _JUDGE_EVERY_S:
+            self._judged = now
+            excess = excess_s(self._probe.idle, self._probe.times())
+            # A replica that cannot follow is cut off in the end, and would have to be filled anew.
+            if self._probe.lag_bytes > LAG_BYTES:
+                excess = inf
+            self._pause_s = next_pause_s(self._pause_s, excess, manner.max_latency_s)
+        pause = max(self._pause_s, self._bucket.wait_s(keys, now))
+        until = now + pause
+        while (left := until - time.monotonic()) > 0 and self._errand.stop() is None:
+            time.sleep(min(left, _NAP_S))
+
+
+def check_rights(router: Router, key: bytes, manner: Manner, *, backup: bool) -> Manner:
+    """Raise Denied when keys of this kind may not be taken away: tried on a name beside it, which no key has.
+
+    The manner comes back fit for the server: PEXPIRE's LT is known from Redis 7.0 on.
+    """
+    nobody = key + b":perfctl:no-such-key"
+    if backup:
+        router.call("DUMP", nobody)
+        router.call("PTTL", nobody)
+    if manner.soft_s is None:
+        router.call("UNLINK", nobody)
+        return manner
+    try:
+        router.call("PEXPIRE", nobody, 1, "LT")
+    except CommandFailed as error:
+        if "wrong number of arguments" not in error.message:
+            raise
+        router.call("PEXPIRE", nobody, 1)
+        router.call("PTTL", nobody)
+        return replace(manner, shorten=False)
+    return manner
