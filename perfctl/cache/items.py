@@ -41,13 +41,18 @@ def name_of(key: bytes) -> str:
     return key.decode("utf-8", "backslashreplace").replace("\n", "\\n").replace("\r", "\\r")
 
 
+def title(question: Question) -> str:
+    """What is asked about, in a word: of a family the keys that go on behind a delimiter too."""
+    if question.shape is None:
+        return name_of(question.pattern)
+    return name_of(question.pattern.removesuffix(b"*")) + f"({name_of(question.delimiter)}…)"
+
+
 def keys(look: Look, question: Question, *, depth: int | None, top: int) -> list[Item]:
     """What a flush of these keys would hit: the whole, each family, what the pattern also takes in, ten of the keys."""
     if not look.matched:
-        return [
-            Item("cache", name_of(question.pattern), Status.OK, f"no key of {look.keys:,} matches", data=_whole(look))
-        ]
-    items = [Item("cache", name_of(question.pattern), Status.OK, _said(look), data=_whole(look))]
+        return [Item("cache", title(question), Status.OK, f"no key of {look.keys:,} matches", data=_whole(look))]
+    items = [Item("cache", title(question), Status.OK, _said(look), data=_whole(look))]
     found = families.to_depth(families.gathered(look.families, question.delimiter), question.delimiter, depth)
     for family, count in found.most_common(top):
         share = count / look.matched

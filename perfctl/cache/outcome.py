@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from perfctl.cache.items import name_of
+from perfctl.cache.items import title
 from perfctl.cache.model import Manner, Question
 from perfctl.figures import human_bytes, human_seconds
 from perfctl.report import Item, Status
@@ -92,4 +92,4 @@ def of_flush(asked: Question, manner: Manner, done: Flushed, kept: Kept | None, 
         data |= {"backup": kept.path, "backup_keys": kept.keys, "backup_bytes": kept.size_bytes}
         remedy = f"perfctl cache restore {kept.path} brings them back"
     status = Status.FAILED if done.moving else Status.CHANGED
-    return Item("cache", name_of(asked.pattern), status, "\n".join(lines), remedy, data)
+    return Item("cache", title(asked), status, "\n".join(lines), remedy, data)

@@ -61,7 +61,7 @@ def flush(session: Session, wished: Wish) -> Report:
         raise
     finally:
         act.released(lock)
-    journal.write("flush ended", **facts, **item.data)
+    journal.write("flush ended", **{**facts, **item.data})
     if done.stopped is None:
         return session.report([item], notes=notes)
     text = f"stopped by a signal after {done.deleted:,} keys; the rest is as it was"
@@ -140,7 +140,7 @@ def _ask_about(session: Session, deployment: Deployment, seen: Look, wished: Wis
 def _reasons(seen: Look, wished: Wish, before: decide.Plan | None) -> list[str]:
     """Why the target's name has to be typed."""
     if wished.everything:
-        return [f"that is the whole database, and FLUSHDB looks at no key: {seen.keys:,} of them"]
+        return [f"that is the whole database, {seen.keys:,} keys"]
     found = [each for each in decide.guards(seen) if not (wished.persistent and each.opened_by != "--confirm")]
     moved = [_moved(before, seen)] if before is not None and before.moved(seen.matched) else []
     return [each.text for each in found] + moved
@@ -154,7 +154,7 @@ def _question(session: Session, seen: Look, wished: Wish) -> str:
     where = f"on {session.target.name}"
     if wished.everything:
         return f"Empty the database of all {seen.keys:,} keys, with FLUSHDB ASYNC, {where}?"
-    name = items.name_of(wished.asked.pattern)
+    name = items.title(wished.asked)
     if wished.manner.soft_s is not None:
         return (
             f"Let {seen.matched:,} keys that match {name} expire within {human_seconds(wished.manner.soft_s)} {where}?"

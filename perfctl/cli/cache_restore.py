@@ -66,7 +66,7 @@ def restore(session: Session, file: str, *, overwrite: bool, journal: str | None
     finally:
         act.released(lock)
     item = _done(file, done)
-    written.write("restore ended", **facts, **item.data)
+    written.write("restore ended", **{**facts, **item.data})
     if done.stopped is None:
         return session.report([item], notes=notes)
     hint = "the same command goes on: what is there is left"

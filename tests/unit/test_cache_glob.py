@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-import pytest
+from collections.abc import Sequence
 
-from perfctl.cache.glob import compiled, cut_off, escape
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from perfctl.cache.glob import compiled, cut_off, escape, of_family
 
 EVERY = bytes(range(256))
 
@@ -55,3 +59,48 @@ def test_an_escaped_text_matches_itself_and_nothing_else() -> None:
 )
 def test_a_pattern_that_ends_in_the_middle_of_a_name(pattern: bytes, head: bytes | None) -> None:
     assert cut_off(pattern) == head
+
+
+def matches(family: bytes, ids: Sequence[bytes], key: bytes) -> bool:
+    """What a flush of a family does with a key: SCAN's pattern first, then the shape of the whole key."""
+    pattern, shape = of_family(family, ids, b":")
+    return bool(compiled(pattern).fullmatch(key) and shape.fullmatch(key))
+
+
+_PART = st.binary(min_size=1, max_size=4).filter(lambda part: b":" not in part and part != b"*")
+
+
+@given(st.lists(_PART, min_size=1, max_size=3), _PART, st.lists(_PART, max_size=2))
+def test_a_family_with_an_identifier_has_the_keys_that_begin_with_both(
+    family: list[bytes], own: bytes, rest: list[bytes]
+) -> None:
+    assume(not any(b"{*}" in part for part in family))
+    assert matches(b":".join(family), [own], b":".join([*family, own, *rest]))
+
+
+@given(st.binary(min_size=1, max_size=5), st.binary(min_size=1, max_size=8))
+def test_an_identifier_is_never_another_one(own: bytes, other: bytes) -> None:
+    # Of keys that go on with the identifier, only those that go on behind a delimiter.
+    assume(other != own and not other.startswith(own + b":"))
+    assert not matches(b"user", [own], b"user:" + other)
+
+
+@pytest.mark.parametrize(
+    ("family", "ids", "key", "has"),
+    [
+        (b"user:*:page", [b"42"], b"user:42:page", True),
+        (b"user:*:page", [b"42"], b"user:42:page:7", True),
+        (b"user:*:page", [b"42"], b"user:43:page", False),
+        (b"user:*:page", [], b"user:43:page", True),
+        (b"user:*:page", [], b"user:4:3:page", False),
+        (b"user:*:page:*", [b"42", b"7"], b"user:42:page:8", False),
+        (b"user:{*}:page", [b"42"], b"user:{42}:page", True),
+        (b"user:{*}:page", [b"42"], b"user:42:page", False),
+        (b"user:*", [b"42", b"x"], b"user:42:x", True),
+        ("user:…".encode(), [], b"user:42", True),
+        (b"user", [], b"user", True),
+        (b"user", [], b"users", False),
+    ],
+)
+def test_the_places_of_a_family(family: bytes, ids: Sequence[bytes], key: bytes, has: bool) -> None:
+    assert matches(family, ids, key) is has
