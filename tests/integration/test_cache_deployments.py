@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterable
@@ -10,8 +12,9 @@ from pathlib import Path
 
 import redis
 
+from perfctl.cache.probe import LAG_BYTES, Probe
 from perfctl.embedded import ValkeyServer
-from perfctl.servers.redis import slot_of
+from perfctl.servers.redis import open_node, read_address, slot_of
 from tests.fix_perfctl import ROOT, Process, for_cache, run, until
 from tests.fix_redis_cluster import CacheCluster
 from tests.fix_redis_proxy import CacheProxy
@@ -139,3 +142,47 @@ def test_a_server_that_knows_resp2_alone_is_served(tmp_path: Path, resp2_proxy: 
     ran = start(for_cache(tmp_path, resp2_proxy.url)).wait()
     assert ran.code == 0, ran.stderr
     assert ran.items["cache:*"]["data"]["deleted"] == 1000
+
+
+def test_a_replica_that_falls_behind_is_seen(cluster91: CacheCluster) -> None:
+    primary, replica = cluster91.primary(0), cluster91.replica(0)
+    assert primary is not None
+    assert replica is not None
+    seeds = read_address(primary.url, None, "test", 5.0)
+    probe = Probe(open_node(seeds.addresses[0], seeds.login))
+    key = f"cache:{{{_tag(0)}}}"
+    os.kill(replica.pid, signal.SIGSTOP)
+    try:
+        with cluster91.connect() as client:
+            # The kernel's buffers take some of it too.
+            for _ in range(4):
+                client.set(key, "x" * 8_000_000)
+        until(lambda: probe.lag_bytes > LAG_BYTES)
+    finally:
+        os.kill(replica.pid, signal.SIGCONT)
+    until(lambda: probe.lag_bytes < 1000)
+    probe.close()
+    cluster91.wait_ok()
+
+
+def test_a_backup_follows_a_slot_that_moves(tmp_path: Path, cluster91: CacheCluster) -> None:
+    slot = 16_000
+    with cluster91.connect() as client:
+        for number in range(200):
+            client.set(f"cache:{{{_tag(slot)}}}:{number}", str(number), ex=600)
+            client.set(f"session:{number}", "x", ex=600)
+            client.set(f"session:more:{number}", "x", ex=600)
+    move = cluster91.migrate_slot(slot, 0)
+    move.begin()
+    move.move_keys(100)
+    backup = str(tmp_path / "backup.resp")
+    process = start(for_cache(tmp_path, cluster91.url), "--backup", backup)
+    until(lambda: not any(key.startswith(b"cache:") for key in keys_of(cluster91.primaries())))
+    move.finish()
+    ran = process.wait()
+    assert ran.code == 0, ran.stderr
+    ran = run("cache", "restore", backup, "--yes", "--config", str(tmp_path / "perfctl.yaml"), "--format", "json")
+    assert ran.items[backup]["data"]["restored"] == 200
+    with cluster91.connect() as client:
+        values = [client.get(f"cache:{{{_tag(slot)}}}:{number}") for number in range(200)]
+    assert values == [b"%d" % number for number in range(200)]

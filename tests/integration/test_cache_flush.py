@@ -257,8 +257,8 @@ def test_a_replica_is_refused(config: Path, valkey: Cache) -> None:
 def test_no_command_of_it_is_slow_on_a_large_set(config: Path, valkey: Cache) -> None:
     fill(valkey, session=100)
     with valkey.connect() as client:
-        for first in range(0, 300_000, 10_000):
-            client.sadd("cache:big", *range(first, first + 10_000))
+        for first in range(0, 1_000_000, 50_000):
+            client.sadd("cache:big", *range(first, first + 50_000))
         client.expire("cache:big", 600)
         client.config_set("slowlog-log-slower-than", 5000)
         client.slowlog_reset()
