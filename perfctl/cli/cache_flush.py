@@ -15,7 +15,7 @@ from perfctl.cache.model import Look
 from perfctl.cache.route import Router
 from perfctl.cli.cache_progress import Progress
 from perfctl.cli.cache_wish import Wish
-from perfctl.cli.cache_work import elsewhere, look, server
+from perfctl.cli.cache_work import columns, elsewhere, look, server
 from perfctl.cli.session import Session
 from perfctl.errors import Interrupted, PerfctlError, Refused
 from perfctl.figures import human_seconds
@@ -131,10 +131,7 @@ def _ask_about(session: Session, deployment: Deployment, seen: Look, wished: Wis
             f"{'; '.join(lasting)}; nothing was changed",
             hint="--include-persistent takes them too; --type, --ttl and --exclude leave keys out",
         )
-    for item in _shown(session, deployment, seen, wished):
-        session.say(f"{item.name}: {item.detail}")
-        if item.remedy:
-            session.say(f"  = {item.remedy}")
+    session.say(columns(_shown(session, deployment, seen, wished)))
 
 
 def _reasons(seen: Look, wished: Wish, before: decide.Plan | None) -> list[str]:

@@ -13,7 +13,7 @@ from perfctl.cache.lock import FlushLock
 from perfctl.cache.restore import Restore, Restored
 from perfctl.cache.route import Router
 from perfctl.cli.cache_progress import Progress
-from perfctl.cli.cache_work import server
+from perfctl.cli.cache_work import columns, server
 from perfctl.cli.session import Session
 from perfctl.errors import Interrupted, PerfctlError, Refused
 from perfctl.report import Item, Report, Status
@@ -37,8 +37,7 @@ def restore(session: Session, file: str, *, overwrite: bool, journal: str | None
     if session.options.dry_run or not keys:
         whole = Item("cache", file, Status.PLANNED, f"{keys:,} keys", data={"keys": keys})
         return session.report([whole, *found], notes=notes, dry_run=session.options.dry_run)
-    for line in (*notes, *(f"{item.name}: {item.detail}" for item in found)):
-        session.say(line)
+    session.say("\n".join((*notes, columns(found))))
     again = " over those that are there again" if overwrite else ""
     session.confirm(f"Restore {keys:,} keys from {file}{again} on {session.target.name}?")
     router = Router(deployment, deployment.node.address)

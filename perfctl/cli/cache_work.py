@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 
 from perfctl.cache import items, observe
 from perfctl.cache.model import Look, Question
 from perfctl.cli.cache_progress import Progress
 from perfctl.cli.session import Session
 from perfctl.errors import CommandFailed, UsageError
-from perfctl.report import Report
+from perfctl.report import Item, Report
 from perfctl.servers.deployment import Deployment
+
+#: a longer name moves what stands beside it
+_NAME = 40
 
 
 def keys(session: Session, asked: Question, *, depth: int | None, top: int) -> Report:
@@ -48,3 +52,14 @@ def server(deployment: Deployment) -> str:
     """What stands behind the target's address, in a line."""
     kind = "" if deployment.kind == "standalone" else f", {deployment.kind}"
     return f"{deployment.version}, {deployment.node.address}, database {deployment.seeds.login.db}{kind}"
+
+
+def columns(found: Sequence[Item]) -> str:
+    """Items as lines to be read before a question: names, and beside them what there is to know."""
+    width = min(_NAME, max((len(item.name) for item in found), default=0))
+    lines = []
+    for item in found:
+        remedy = [f"= {item.remedy}"] if item.remedy else []
+        first, *rest = [*item.detail.splitlines(), *remedy]
+        lines += [f"  {item.name:<{width}}  {first}", *(f"  {'':<{width}}  {line}" for line in rest)]
+    return "\n".join(lines)
