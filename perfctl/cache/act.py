@@ -54,9 +54,16 @@ class Flush:
         self._moving: set[int] = set()
         self._said = ""
 
+    @property
+    def goes_on(self) -> str:
+        """How to go on where this ended early."""
+        if self._errand.backup is not None:
+            return "the same command with another file for --backup goes on; both files are to be kept"
+        return "the same command goes on: what is deleted no longer matches"
+
     def run(self) -> Flushed:
         """Pass after pass. Raises Incomplete when a server stays away, Denied for a right that is missing."""
-        done = Flushed()
+        done = Flushed(goes_on=self.goes_on)
         began = time.monotonic()
         for number in range(1, self._manner.passes + _MORE_PASSES + 1):
             self._tally = Tally()
@@ -67,7 +74,7 @@ class Flush:
             except PerfctlError as error:
                 raise Incomplete(
                     f"stopped after {done.deleted:,} keys: {error.message}",
-                    hint=error.hint or "the same command goes on: what is deleted no longer matches",
+                    hint=error.hint or self.goes_on,
                 ) from error
             done.stopped = self._stop()
             if done.stopped is not None or (number >= self._manner.passes and not self._moving):

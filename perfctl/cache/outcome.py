@@ -36,6 +36,8 @@ class Flushed:
     #: the signal that ended it early
     stopped: int | None = None
     seconds: float = 0.0
+    #: how to go on from there
+    goes_on: str = ""
     #: slots that were still on their way at the end
     moving: frozenset[int] = frozenset()
 

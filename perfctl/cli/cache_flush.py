@@ -65,7 +65,7 @@ def flush(session: Session, wished: Wish) -> Report:
     if done.stopped is None:
         return session.report([item], notes=notes)
     text = f"stopped by a signal after {done.deleted:,} keys; the rest is as it was"
-    again = Interrupted(done.stopped, text, hint="the same command goes on: what is deleted no longer matches")
+    again = Interrupted(done.stopped, text, hint=done.goes_on or None)
     return session.report([item], notes=notes, error=again)
 
 
