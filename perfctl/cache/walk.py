@@ -11,6 +11,7 @@ from math import inf
 from random import Random
 
 from perfctl.cache.backup import Backup
+from perfctl.cache.items import name_of
 from perfctl.cache.lock import KEY as LOCK
 from perfctl.cache.model import Manner, Question, Traits
 from perfctl.cache.pace import Bucket, PageSize, excess_s, next_pause_s
@@ -18,12 +19,15 @@ from perfctl.cache.probe import LAG_BYTES, Probe
 from perfctl.cache.removal import Expire, Removal, Unlink, keys_of
 from perfctl.cache.route import Router
 from perfctl.cache.selection import ELSEWHERE, Command, Selection
-from perfctl.errors import CommandFailed, ConnectionLost
+from perfctl.errors import CommandFailed, ConnectionLost, Denied
 from perfctl.servers.deployment import Deployment, Primary
 from perfctl.servers.redis import Node, Reply, Word, pack, refusal
 
 #: How often the time that others wait is judged.
 _JUDGE_EVERY_S = 0.25
+
+#: Keys whose rights are tried together.
+_TOGETHER = 500
 
 #: The longest sleep, so that a signal is heard.
 _NAP_S = 0.2
@@ -176,24 +180,36 @@ class Walk:
             time.sleep(min(left, _NAP_S))
 
 
-def check_rights(router: Router, key: bytes, manner: Manner, *, backup: bool) -> Manner:
-    """Raise Denied when keys of this kind may not be taken away: tried on a name beside it, which no key has.
+def check_rights(node: Node, keys: Sequence[bytes], manner: Manner, *, backup: bool) -> Manner:
+    """Raise Denied when some of these keys may not be taken away: tried on names beside them, which no key has.
 
-    The manner comes back fit for the server: PEXPIRE's LT is known from Redis 7.0 on.
+    A user may have a right for some keys alone, so each of the sample is tried. The manner comes back fit for the
+    server: PEXPIRE's LT is known from Redis 7.0 on.
     """
-    nobody = key + b":perfctl:no-such-key"
+    nobody = [key + b":perfctl:no-such-key" for key in keys]
     if backup:
-        router.call("DUMP", nobody)
-        router.call("PTTL", nobody)
+        _tried(node, [("DUMP", key) for key in nobody])
+        node.call("TIME")
     if manner.soft_s is None:
-        router.call("UNLINK", nobody)
+        _tried(node, [("UNLINK", key) for key in nobody])
         return manner
-    try:
-        router.call("PEXPIRE", nobody, 1, "LT")
-    except CommandFailed as error:
-        if "wrong number of arguments" not in error.message:
-            raise
-        router.call("PEXPIRE", nobody, 1)
-        router.call("PTTL", nobody)
-        return replace(manner, shorten=False)
+    replies = _tried(node, [("PEXPIRE", key, 1, "LT") for key in nobody])
+    if any("wrong number of arguments" in reply.message for reply in replies):
+        manner = replace(manner, shorten=False)
+        _tried(node, [("PEXPIRE", key, 1) for key in nobody])
     return manner
+
+
+def _tried(node: Node, commands: Sequence[Command]) -> list[CommandFailed]:
+    """Those that failed for another reason than a right: another node has the key, or the option is not known."""
+    replies: list[object] = []
+    for start in range(0, len(commands), _TOGETHER):
+        replies += node.calls(commands[start : start + _TOGETHER])
+    denied = [number for number, reply in enumerate(replies) if isinstance(reply, Denied)]
+    if denied:
+        first = replies[denied[0]]
+        assert isinstance(first, Denied)
+        key = keys_of(commands[denied[0]])[0].removesuffix(b":perfctl:no-such-key")
+        of = f"{len(denied):,} of {len(commands):,} keys that were looked at, such as {name_of(key)}"
+        raise Denied(f"{of}: {first.message}; nothing was changed", hint=first.hint)
+    return [reply for reply in replies if isinstance(reply, CommandFailed)]

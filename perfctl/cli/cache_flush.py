@@ -44,8 +44,9 @@ def flush(session: Session, wished: Wish) -> Report:
     router = Router(deployment, deployment.node.address)
     session.closed_at_the_end(router.close)
     manner = wished.manner
-    if not wished.everything and (some := next((part.sample for part in seen.parts if part.sample), ())):
-        manner = walk.check_rights(router, some[0].key, manner, backup=wished.backup is not None)
+    if not wished.everything:
+        some = [each.key for part in seen.parts for each in part.sample]
+        manner = walk.check_rights(deployment.node, some, manner, backup=wished.backup is not None)
     journal = Journal(Path(wished.journal) if wished.journal else usual_path(os.environ))
     facts = _facts(session, deployment, wished)
     journal.write("flush", **facts, matched=seen.matched, of=seen.keys)

@@ -172,6 +172,22 @@ def test_a_missing_right_is_found_before_the_first_delete(config: Path, valkey: 
             client.execute_command("ACL", "DELUSER", "half")
 
 
+def test_rights_for_some_of_the_keys_are_no_rights(config: Path, valkey: Cache) -> None:
+    fill(valkey, cache=40, session=100)
+    with valkey.connect() as client:
+        client.set("cache:private:1", "x", ex=600)
+        client.execute_command(
+            "ACL", "SETUSER", "half", "on", ">pw", "~cache:?", "~cache:??", "~cache:?:*", "~cache:??:*"
+        )
+        client.execute_command("ACL", "SETUSER", "half", "~perfctl:*", "+@all")
+    config.write_text(config.read_text().replace("unix://", "unix://half:pw@"))
+    ran = flush(config, "cache:*", "--yes", "--include-persistent")
+    assert (ran.code, len(left(valkey))) == (7, 141)
+    assert flush(config, "cache:?", "--yes").code == 0
+    assert flush(config, "cache:*", "--exclude", "cache:private:*", "--yes").code == 0
+    assert len(left(valkey)) == 101
+
+
 def test_keys_that_come_meanwhile_are_told_and_the_flush_ends(config: Path, valkey: Cache) -> None:
     fill(valkey, cache=2000, session=3000)
     ended = threading.Event()
