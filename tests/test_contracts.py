@@ -23,9 +23,9 @@ IMPURE = DRIVERS | {"os", "time", "random", "subprocess", "socket", "threading",
 IMPURE |= {"rich", "typer"}
 ASKING = {"now", "utcnow", "today", "open", "read_text", "read_bytes", "exists", "is_file", "print", "input"}
 PURE_NAMES = {
-    "bringback", "canonical_text", "classify", "decide", "draft", "estimate", "families", "gates", "glob", "items",
-    "judge", "known_bad", "lint", "model", "pace", "partitioned", "replacement", "resources", "rights", "running",
-    "schedule", "share", "tree", "undo",
+    "bringback", "canonical_text", "classify", "counters", "decide", "draft", "estimate", "families", "gates", "glob",
+    "items", "judge", "known_bad", "lint", "model", "pace", "partitioned", "replacement", "resources", "rights",
+    "running", "schedule", "share", "tree", "undo",
 }  # fmt: skip
 
 
@@ -150,6 +150,12 @@ def test_only_the_server_modules_name_a_drivers_errors() -> None:
     redis = {m for m in MODULES if any(name.endswith("redis.RedisError") for name in names(m))}
     assert postgres <= {"perfctl.servers.postgres"} | set(under("runtime"))
     assert redis <= {"perfctl.servers.redis"} | set(under("runtime"))
+
+
+def test_only_one_module_fetches_web_pages() -> None:
+    fetching = {"http.client", "urllib.request", "httpx", "requests", "aiohttp"}
+    found = {m for m in MODULES if imports(m) & fetching or any(name.startswith("http.client.") for name in names(m))}
+    assert found - set(under("runtime", "demo", "embedded")) == {"perfctl.servers.http"}
 
 
 def test_no_driver_error_is_imported_by_name() -> None:
