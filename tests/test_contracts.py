@@ -23,9 +23,9 @@ IMPURE = DRIVERS | {"os", "time", "random", "subprocess", "socket", "threading",
 IMPURE |= {"rich", "typer"}
 ASKING = {"now", "utcnow", "today", "open", "read_text", "read_bytes", "exists", "is_file", "print", "input"}
 PURE_NAMES = {
-    "bringback", "canonical_text", "classify", "counters", "decide", "draft", "estimate", "families", "gates", "glob",
-    "items", "judge", "known_bad", "lint", "model", "pace", "partitioned", "replacement", "resources", "rights",
-    "running", "schedule", "share", "tree", "undo",
+    "breakdown", "bringback", "canonical_text", "classify", "counters", "decide", "draft", "estimate", "families",
+    "gates", "gather", "glob", "items", "judge", "known_bad", "lint", "model", "pace", "partitioned", "records",
+    "replacement", "resources", "rights", "running", "schedule", "share", "stats", "tree", "undo",
 }  # fmt: skip
 
 
@@ -208,7 +208,9 @@ def test_a_renderer_imports_report_and_errors_only(module: str) -> None:
 
 
 def test_rich_is_imported_only_where_a_terminal_is_written() -> None:
-    allowed = {"perfctl.render.text", "perfctl.cli.session", "perfctl.cli.bar"} | set(under("demo"))
+    allowed = {"perfctl.render.text", "perfctl.cli.session", "perfctl.cli.bar", "perfctl.cli.walk_bar"} | set(
+        under("demo")
+    )
     assert {module for module in MODULES if "rich" in foreign(module)} <= allowed
 
 

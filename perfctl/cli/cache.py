@@ -1,4 +1,4 @@
-"""``perfctl cache``: keys, flush."""
+"""``perfctl cache``: stats, keys, flush."""
 
 from __future__ import annotations
 
@@ -21,6 +21,26 @@ Pattern = Annotated[str, typer.Argument(metavar="PATTERN", help="As SCAN has it:
 Kind = Annotated[str | None, typer.Option("--type", help="Only keys of this type: string, hash, …")]
 Exclude = Annotated[list[str] | None, typer.Option("--exclude", metavar="PATTERN", help="But not these (repeat).")]
 Delimiter = Annotated[str, typer.Option("--delimiter", help="What stands between the parts of a key's name.")]
+
+
+@command(app, "stats", group="cache")
+def stats(
+    session: Session,
+    depth: Annotated[int | None, typer.Option("--depth", min=1, help="Families by so many parts; else all.")] = None,
+    delimiter: Delimiter = ":",
+    top: Annotated[int, typer.Option("--top", min=1, help="Families shown, and largest keys.")] = 10,
+    sample: Annotated[int, typer.Option("--sample", min=1, metavar="N", help="Keys that are looked at.")] = 10_000,
+    exact: Annotated[bool, typer.Option("--exact", help="Look at all keys.")] = False,
+    watch: Annotated[
+        str | None, typer.Option("--watch", metavar="DURATION", help="Then a line each DURATION, as 2s.")
+    ] = None,
+    times: Annotated[int | None, typer.Option("--times", min=1, help="So many lines; else until Ctrl-C.")] = None,
+) -> Report:
+    """Hit ratio, memory, evictions, slow commands, and what the keys are, from a sample; changes nothing."""
+    from perfctl.cli import cache_stats as work
+
+    asked = work.wish(depth=depth, delimiter=delimiter, top=top, sample=sample, exact=exact, watch=watch, times=times)
+    return work.run(session, asked)
 
 
 @command(app, "keys", group="cache")

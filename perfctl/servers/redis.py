@@ -38,6 +38,9 @@ Trace = Callable[[str, float], None]
 #: What a server answers: hiredis knows no other types in RESP2.
 Reply = Any
 
+#: A command that was refused, as ``receive`` gives it.
+Refusal = hiredis.ReplyError
+
 #: What a command is made of.
 Word = bytes | str | int
 
