@@ -23,9 +23,10 @@ IMPURE = DRIVERS | {"os", "time", "random", "subprocess", "socket", "threading",
 IMPURE |= {"rich", "typer"}
 ASKING = {"now", "utcnow", "today", "open", "read_text", "read_bytes", "exists", "is_file", "print", "input"}
 PURE_NAMES = {
-    "breakdown", "bringback", "canonical_text", "classify", "counters", "decide", "draft", "estimate", "families",
-    "gates", "gather", "glob", "items", "judge", "known_bad", "lint", "model", "pace", "partitioned", "records",
-    "replacement", "resources", "rights", "running", "schedule", "share", "stats", "tree", "undo",
+    "breakdown", "bringback", "canonical_text", "classify", "counters", "criterion", "decide", "draft", "estimate",
+    "families", "gates", "gather", "glob", "items", "judge", "known_bad", "lint", "model", "pace", "partitioned",
+    "records", "replacement", "resources", "rights", "running", "schedule", "share", "stats", "tree", "undo",
+    "windows",
 }  # fmt: skip
 
 

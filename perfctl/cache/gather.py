@@ -71,7 +71,7 @@ class Biggest:
 
     def add(self, facts: BigKey) -> None:
         """One key; SCAN may give it twice."""
-        if facts.key in self._known:
+        if facts.key in self._known or facts.size_bytes <= self.least:
             return
         self._known.add(facts.key)
         entry = (facts.size_bytes, facts.key, facts)

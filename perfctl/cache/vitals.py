@@ -2,35 +2,54 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
 
 from perfctl.cache.records import Seen, SlowCommand, SlowLog, Unread, Vitals
 from perfctl.errors import CommandFailed, Denied
-from perfctl.servers.deployment import info
+from perfctl.servers.deployment import Deployment, info
 from perfctl.servers.redis import Node
+
+_Found = TypeVar("_Found")
 
 #: entries of a slow log that are read, which is what it holds unless told otherwise, and that are told
 _SLOW_READ = 128
 _SLOW_TOLD = 5
 
 
+def nodes(deployment: Deployment) -> list[Node]:
+    """A connection to each server that is looked at. Raises Unreachable, Denied."""
+    if deployment.kind != "cluster":
+        return [deployment.node]
+    return [deployment.open(each.address) for each in deployment.primaries()]
+
+
 def look(nodes: Sequence[Node], db: int) -> Seen:
     """What each server tells, side by side; what a user may not ask is told as that. Raises Unreachable, Denied."""
-    with ThreadPoolExecutor(max_workers=max(1, len(nodes))) as threads:
-        try:
-            found = list(threads.map(lambda node: (read(node, db), _slow(node)), nodes))
-        except BaseException:
-            # A signal, or one server that failed: nobody is to wait for the others' answers.
-            for node in nodes:
-                node.close()
-            raise
+    found = _side_by_side(lambda node: (read(node, db), _slow(node)), nodes)
     logs = [log for _, log in found]
     return Seen(
         tuple(vitals for vitals, _ in found),
         tuple(each for each in logs if isinstance(each, SlowLog)),
         tuple(each for each in logs if isinstance(each, Unread))[:1],
     )
+
+
+def figures(nodes: Sequence[Node], db: int) -> tuple[Vitals, ...]:
+    """What each server's INFO tells, side by side. Raises Unreachable, Denied."""
+    return tuple(_side_by_side(lambda node: read(node, db), nodes))
+
+
+def _side_by_side(ask: Callable[[Node], _Found], nodes: Sequence[Node]) -> list[_Found]:
+    with ThreadPoolExecutor(max_workers=max(1, len(nodes))) as threads:
+        try:
+            return list(threads.map(ask, nodes))
+        except BaseException:
+            # A signal, or one server that failed: nobody is to wait for the others' answers.
+            for node in nodes:
+                node.close()
+            raise
 
 
 def read(node: Node, db: int) -> Vitals:

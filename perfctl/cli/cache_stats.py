@@ -9,15 +9,12 @@ from perfctl.cache import breakdown, counters, sampling, stats, vitals
 from perfctl.cache.counters import Counters
 from perfctl.cache.records import Sample, Unread
 from perfctl.cli import walk_bar
+from perfctl.cli.cache_watch import Watch
 from perfctl.cli.session import Session, duration_s
 from perfctl.errors import PerfctlError, UsageError
 from perfctl.report import Report
 from perfctl.servers import http
 from perfctl.servers.deployment import Deployment
-from perfctl.servers.redis import Node
-
-#: How long the application's metrics are waited for, unless ``--timeout`` says otherwise.
-_METRICS_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,13 +50,18 @@ def run(session: Session, asked: Wish) -> Report:
     """Read, and tell."""
     deployment = session.cache()
     notes = _notes(deployment)
-    nodes = servers(deployment)
+    nodes = vitals.nodes(deployment)
     # Before the keys are looked at: that counts as reads.
     items = stats.server(vitals.look(nodes, deployment.seeds.login.db))
     found = application(session)
     if found is not None:
         items.append(stats.unread(found) if isinstance(found, Unread) else stats.application(found))
     told = found if isinstance(found, Counters) else None
+    if asked.watch_s is not None:
+        # A slow application must not hold up the lines for long.
+        within_s = min(session.timeout_s or http.TIMEOUT_S, max(1.0, asked.watch_s))
+        watch = Watch(session, deployment, nodes, lambda: _counters(session, within_s))
+        return watch.run(items, asked.watch_s, asked.times, notes)
     try:
         sample = _sampled(session, deployment, asked)
     except PerfctlError as error:
@@ -74,20 +76,18 @@ def _sampled(session: Session, deployment: Deployment, asked: Wish) -> Sample:
         return sampling.look(deployment, sampling.Manner(asked.sample, asked.top, asked.delimiter), watch)
 
 
-def servers(deployment: Deployment) -> list[Node]:
-    """A connection to each server that is looked at. Raises Unreachable, Denied."""
-    if deployment.kind != "cluster":
-        return [deployment.node]
-    return [deployment.open(each.address) for each in deployment.primaries()]
+def _counters(session: Session, within_s: float) -> Counters | None:
+    found = application(session, within_s)
+    return found if isinstance(found, Counters) else None
 
 
-def application(session: Session) -> Counters | Unread | None:
+def application(session: Session, within_s: float | None = None) -> Counters | Unread | None:
     """The application's own counters, why they could not be read, or None when no address is configured."""
     url = session.target.app.cache_metrics if session.target.app else None
     if url is None:
         return None
     try:
-        return counters.read(http.get(url.get_secret_value(), session.timeout_s or _METRICS_S))
+        return counters.read(http.get(url.get_secret_value(), within_s or session.timeout_s or http.TIMEOUT_S))
     except PerfctlError as error:
         return Unread.of("application's hit ratio", error)
 

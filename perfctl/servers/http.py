@@ -20,6 +20,9 @@ from perfctl.errors import CommandFailed, ConfigError, Denied, NoAnswer, Perfctl
 #: The largest answer that is read; metrics of a large application are a tenth of it.
 LIMIT_BYTES = 4 << 20
 
+#: How long an answer is waited for where nobody says otherwise.
+TIMEOUT_S = 5.0
+
 #: How often an answer may send on to another address.
 _REDIRECTS = 5
 _SENDS_ON = (301, 302, 303, 307, 308)

@@ -185,7 +185,7 @@ def test_what_a_user_may_not_ask_is_unknown_and_the_rest_comes(
 
 def test_with_just_the_rights_that_the_page_names(tmp_path: Path, redis_server: Cache) -> None:
     load(redis_server)
-    rights = LOOKS
+    rights: tuple[str, ...] = LOOKS
     if redis_server.server.program.name == "redis-server" and "6.2" in ask_version(redis_server):
         # It has rights for whole commands, and for their first arguments only when it is told which.
         rights = tuple(each.partition("|")[0] for each in LOOKS)
@@ -414,3 +414,183 @@ def test_a_stream_of_events_ends_with_the_report(tmp_path: Path, redis70: Cache)
 
 def test_a_server_that_speaks_an_older_protocol_only(tmp_path: Path, resp2_proxy: CacheProxy) -> None:
     assert ask(for_cache(tmp_path, resp2_proxy.url)).code == 0
+
+
+# --- perfctl verify
+
+LEAST = "criteria: {cache: {hit_ratio_min: 0.7}}\n"
+
+
+def verified(config: Path) -> Ran:
+    return run("verify", "--config", str(config), "--format", "json")
+
+
+def criterion(ran: Ran) -> dict[str, Any]:
+    (item,) = [each for each in ran.report["items"] if each["kind"] == "criterion"]
+    return dict(item)
+
+
+@pytest.mark.parametrize(("hits", "code", "status"), [(3, 0, "ok"), (1, 1, "finding")])
+def test_verify_holds_the_servers_hit_ratio_to_the_criterion(
+    tmp_path: Path, redis70: Cache, hits: int, code: int, status: str
+) -> None:
+    config = for_cache(tmp_path, redis70.url)
+    config.write_text(config.read_text() + LEAST)
+    with redis70.connect() as client:
+        client.set("there", "1")
+        client.config_resetstat()
+        assert criterion(verified(config))["status"] == "unknown"
+        for name in ["there"] * hits + ["nowhere"]:
+            client.get(name)
+    ran = verified(config)
+    item = criterion(ran)
+    assert (ran.code, item["name"], item["status"]) == (code, "cache.hit_ratio_min", status)
+    assert item["data"]["hit_ratio"] == hits / (hits + 1)
+    assert "the server's own counters since CONFIG RESETSTAT" in item["detail"]
+
+
+@pytest.mark.parametrize(
+    ("answer", "status", "code"),
+    [
+        (says('{"hits": 9, "misses": 1}'), "ok", 0),
+        (says('{"hit_rate": 65.5}'), "finding", 1),
+        (says('{"hits": 0, "misses": 0}'), "unknown", 1),
+        (says("hello"), "unknown", 2),
+        (says("", 500), "unknown", 3),
+    ],
+)
+def test_verify_prefers_the_applications_own_counters(
+    tmp_path: Path, endpoint: Endpoint, answer: Any, status: str, code: int
+) -> None:
+    endpoint.answers["/m"] = answer
+    # Nobody listens there: the cache itself is not asked.
+    ran = verified(with_app(tmp_path, "redis://127.0.0.1:1/0", endpoint.url + "/m", LEAST))
+    assert (criterion(ran)["status"], ran.code) == (status, code)
+
+
+def test_verify_with_nothing_to_look_at(tmp_path: Path) -> None:
+    config = tmp_path / "perfctl.yaml"
+    target = "{database: {dsn: 'postgresql://h/d'}}"
+    config.write_text(f"version: 1\ntargets: {{test: {target}}}\n{LEAST}queries: {{dir: none}}\n")
+    (tmp_path / "none").mkdir()
+    item = criterion(verified(config))
+    assert (item["status"], item["data"]["exit_code"]) == ("unknown", 2)
+    assert "cache_metrics" in item["remedy"]
+
+
+def test_verify_without_the_criterion_does_not_open_the_cache(tmp_path: Path) -> None:
+    ran = verified(for_cache(tmp_path, "redis://127.0.0.1:1/0"))
+    assert (ran.code, ran.report["items"]) == (0, [])
+
+
+def test_verify_of_a_cache_that_does_not_answer(tmp_path: Path) -> None:
+    config = for_cache(tmp_path, "redis://127.0.0.1:1/0")
+    config.write_text(config.read_text() + LEAST)
+    ran = verified(config)
+    assert (ran.code, criterion(ran)["status"]) == (3, "unknown")
+
+
+# --- --watch
+
+
+def reader(cache: Cache, process: Process, *, hits: int) -> None:
+    """Read as long as perfctl runs: so many reads that hit for each that does not."""
+    with cache.connect() as client:
+        client.set("there", "1")
+        while process.popen.poll() is None:
+            for name in ["there"] * hits + ["nowhere"]:
+                client.get(name)
+
+
+def test_a_watch_tells_the_ratio_of_each_window(tmp_path: Path, redis_server: Cache) -> None:
+    config = for_cache(tmp_path, redis_server.url)
+    process = start(config, "--watch", "100ms", "--times", "5", form="ndjson")
+    reader(redis_server, process, hits=3)
+    ran = process.wait()
+    assert ran.code == 0
+    *samples, report = [each for each in ran.events if each["event"] in ("sample", "report")]
+    assert len(samples) == 5
+    last = samples[-1]
+    assert last["hit_ratio"] == pytest.approx(0.75, abs=0.05)
+    assert last["ops_per_s"] > 0
+    assert (last["void"], last["keys"], last["clients"] >= 2) == (None, 1, True)
+    window = next(item for item in report["items"] if item["name"] == "window")
+    assert window["data"]["hit_ratio"] == pytest.approx(0.75, abs=0.05)
+    assert window["data"]["windows"] == 5
+
+
+def test_a_watch_in_words_and_as_one_object(tmp_path: Path, redis70: Cache) -> None:
+    config = for_cache(tmp_path, redis70.url)
+    lines = ask(config, "--watch", "10ms", "--times", "2", form="text").stdout.splitlines()
+    assert lines[0].split()[:3] == ["time", "hit", "ratio"]
+    assert [line.split()[1] for line in lines[1:3]] == ["-", "-"]
+    ran = ask(config, "--watch", "10ms", "--times", "3")
+    assert len(of_kind(ran, "cache")["window"]["data"]["samples"]) == 3
+
+
+def test_counters_that_are_set_back_make_the_window_void(tmp_path: Path, redis70: Cache) -> None:
+    with redis70.connect() as client:
+        client.set("there", "1")
+        for _ in range(1000):
+            client.get("there")
+        process = start(for_cache(tmp_path, redis70.url), "--watch", "100ms", "--times", "10", form="ndjson")
+        assert process.popen.stdout is not None
+        process.popen.stdout.readline()
+        client.config_resetstat()
+        ran = process.wait()
+    samples = [each for each in ran.events if each["event"] == "sample"]
+    assert [each["void"] for each in samples if each["void"]] == ["the counters were set back"]
+    assert all(each["hits"] is None or each["hits"] >= 0 for each in samples)
+    assert ran.code == 0
+
+
+def test_a_server_that_is_started_anew_makes_windows_void(tmp_path: Path, redis70: Cache) -> None:
+    process = start(for_cache(tmp_path, redis70.url), "--watch", "100ms", form="ndjson")
+    assert process.popen.stdout is not None
+    process.popen.stdout.readline()
+    redis70.server.kill()
+    redis70.server.start()
+    while json.loads(process.popen.stdout.readline())["void"] != "the server is back":
+        pass
+    assert json.loads(process.popen.stdout.readline())["void"] is None
+    process.popen.send_signal(signal.SIGINT)
+    ran = process.wait()
+    assert ran.code == 130
+
+
+@pytest.mark.parametrize(("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_watch_that_is_ended_still_tells_the_whole_window(
+    tmp_path: Path, redis70: Cache, signum: int, code: int
+) -> None:
+    process = start(for_cache(tmp_path, redis70.url), "--watch", "50ms", form="text")
+    assert process.popen.stdout is not None
+    assert process.popen.stdout.readline().startswith("time")
+    process.popen.stdout.readline()
+    process.popen.send_signal(signum)
+    ran = process.wait()
+    assert ran.code == code
+    assert "window" in ran.stdout
+    assert "stopped by a signal after" in ran.stderr
+
+
+def test_a_signal_is_heard_while_a_watched_server_does_not_answer(tmp_path: Path, cache_proxy: CacheProxy) -> None:
+    config = for_cache(tmp_path, cache_proxy.url)
+    process = start(config, "--watch", "50ms", "--timeout", "1h", form="ndjson")
+    assert process.popen.stdout is not None
+    process.popen.stdout.readline()
+    cache_proxy.deafen()
+    process.popen.send_signal(signal.SIGINT)
+    assert process.wait().code == 130
+
+
+def test_the_applications_window(tmp_path: Path, redis70: Cache, endpoint: Endpoint) -> None:
+    counted = iter(range(1, 100))
+
+    def answer(handler: Any) -> None:
+        number = next(counted)
+        says(json.dumps({"hits": 9 * number, "misses": number}))(handler)
+
+    endpoint.answers["/m"] = answer
+    ran = ask(with_app(tmp_path, redis70.url, endpoint.url + "/m"), "--watch", "20ms", "--times", "3")
+    window = of_kind(ran, "cache")["window"]["data"]
+    assert (window["app_hit_ratio"], window["app_hits"], window["app_misses"]) == (0.9, 27, 3)
