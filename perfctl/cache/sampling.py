@@ -24,7 +24,7 @@ from typing import TypeVar
 from perfctl.cache import families
 from perfctl.cache.gather import Biggest, Gatherer
 from perfctl.cache.records import BigKey, Group, Sample, Stratum, Unread
-from perfctl.errors import CommandFailed, Denied
+from perfctl.errors import CommandFailed, Denied, PerfctlError
 from perfctl.servers.deployment import Deployment, Primary
 from perfctl.servers.redis import Node, Refusal, Reply, pack, refusal
 
@@ -86,9 +86,9 @@ def look(deployment: Deployment, manner: Manner, watch: Watch | None = None) -> 
 
 @dataclass(slots=True)
 class _Gaps:
-    """What a user may not ask of single keys."""
+    """What a user may not ask of single keys, or a server does not know."""
 
-    errors: dict[str, Denied] = field(default_factory=dict)
+    errors: dict[str, PerfctlError] = field(default_factory=dict)
     #: commands that are not sent any more: each denial is a line in the server's ACL LOG
     given_up: set[str] = field(default_factory=set)
 
@@ -105,7 +105,7 @@ class _Run:
         self._sizes = [0] * len(nodes)
 
     @property
-    def gaps(self) -> dict[str, Denied]:
+    def gaps(self) -> dict[str, PerfctlError]:
         """Why something is not known, by what."""
         return {what: error for each in self._gaps for what, error in each.errors.items()}
 
@@ -330,7 +330,7 @@ class _Facts:
     def receive(self) -> None:
         """The replies to what was sent first of what has no reply yet."""
         keys, names = self._sent.popleft()
-        replies = [self._node.receive() for _ in range(len(keys) * len(names))]
+        replies = self._node.receive_many(len(keys) * len(names))
         self._got = (keys, {name: replies[place :: len(names)] for place, name in enumerate(names)})
 
     def take_up(self, gatherer: Gatherer) -> None:
@@ -353,7 +353,7 @@ class _Facts:
         replies = columns.get(name)
         if replies is None:
             return [None] * length
-        if not any(isinstance(each, Refusal) for each in replies):
+        if Refusal not in set(map(type, replies)):
             return replies
         for each in replies:
             if isinstance(each, Refusal):
@@ -362,9 +362,11 @@ class _Facts:
 
     def _hear(self, name: str, reply: Refusal) -> None:
         error = refusal(reply, self._WORDS[name])
-        if isinstance(error, Denied):
+        unknown = isinstance(error, CommandFailed) and "unknown" in error.message
+        if isinstance(error, Denied) or unknown:
             self._gaps.errors.setdefault(name, error)
-            if "permissions to run" in error.message:
+            # Not so when it is only this key that is out of reach.
+            if unknown or "permissions to run" in error.message:
                 self._gaps.given_up.add(name)
         elif not isinstance(error, CommandFailed) or error.code not in ("MOVED", "ASK", "TRYAGAIN"):
             raise error

@@ -67,7 +67,8 @@ def since(parts: Sequence[Vitals]) -> str:
     if starts and not ago:
         ago = f" {span(min(starts))} to {span(max(starts))} ago"
     if any(each.was_reset for each in parts):
-        return f"since CONFIG RESETSTAT at a time that is not told, after the {whose} start{ago}"
+        # The server tells that it was called, and not when.
+        return f"since CONFIG RESETSTAT, some time after the {whose} start{ago}"
     return f"since the {whose} start{ago}"
 
 
@@ -217,7 +218,7 @@ def _clients(parts: Sequence[Vitals]) -> Item:
     limit = total(parts, lambda each: each.max_clients)
     text = f"{count:,} connected" + (f" of at most {limit:,}" if limit is not None else "")
     text += f", {blocked:,} blocked" if blocked is not None else ""
-    text += f", {rejected:,} turned away {since(parts)}" if rejected is not None else ""
+    text += f", {rejected:,} turned away" if rejected is not None else ""
     facts: dict[str, object] = {"clients": count, "max_clients": limit, "blocked": blocked, "rejected": rejected}
     return _item("clients", text, parts, facts, "clients", "max_clients", "blocked", "rejected")
 

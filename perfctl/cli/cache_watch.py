@@ -53,6 +53,9 @@ class Watch:
         try:
             self._go(every_s, times)
         except StopRequested as stopped:
+            if self._lines and sys.stdout.isatty():
+                # A terminal shows ^C where the next line would begin.
+                sys.stdout.write("\n")
             error = Interrupted(stopped.signum, f"stopped by a signal after {self._told:,} samples")
         item = windows.item(self._whole, self._told, self._voids, self._last_void, list(self._samples))
         return self._session.report([*facts, item], notes=notes, error=error)

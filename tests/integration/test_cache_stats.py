@@ -13,12 +13,14 @@ from typing import Any
 import pytest
 import redis
 
+from perfctl.embedded import start_valkey
 from perfctl.errors import ConnectionLost
 from tests.fix_http import Endpoint, says
 from tests.fix_perfctl import ROOT, Process, Ran, for_cache, run, until
-from tests.fix_redis import limited_user
+from tests.fix_redis import installed_version, limited_user
 from tests.fix_redis_cluster import CacheCluster
 from tests.fix_redis_proxy import CacheProxy
+from tests.fix_redis_sentinel import SentinelSet
 from tests.fix_servers import Cache
 
 LOOKS = ("+info", "+scan", "+dbsize", "+type", "+pttl", "+memory|usage", "+slowlog|get", "+slowlog|len")
@@ -322,6 +324,33 @@ def test_a_user_who_may_not_ask_for_slots(tmp_path: Path, cluster91: CacheCluste
     keys = of_kind(ran, "cache")["keys"]
     assert (ran.code, keys["status"]) == (7, "unknown")
     assert keys["remedy"].startswith("ACL SETUSER <user> +cluster|countkeysinslot")
+
+
+def test_a_cluster_is_watched(tmp_path: Path, cluster91: CacheCluster) -> None:
+    with cluster91.connect() as client:
+        client.mset_nonatomic({f"k{number}": "1" for number in range(30)})
+    ran = ask(for_cache(tmp_path, cluster91.url), "--watch", "20ms", "--times", "2")
+    first, _ = of_kind(ran, "cache")["window"]["data"]["samples"]
+    assert (first["keys"], first["void"], first["hits"]) == (30, None, 0)
+
+
+def test_through_sentinels(tmp_path: Path, sentinel91: SentinelSet) -> None:
+    with redis.Redis.from_url(sentinel91.primary().url) as client:
+        client.set("cache:1", "x")
+    ran = ask(for_cache(tmp_path, sentinel91.url))
+    assert ran.code == 0
+    assert ran.report["notes"][0].endswith(", sentinel")
+    assert of_kind(ran, "cache")["keys"]["data"]["keys"] == 1
+
+
+def test_a_server_that_does_not_know_a_command(tmp_path: Path) -> None:
+    program = installed_version("redis70")
+    with start_valkey(binary=program, settings={"rename-command": 'MEMORY ""'}) as server:
+        load(Cache(server))
+        ran = ask(for_cache(tmp_path, server.url))
+        facts = of_kind(ran, "cache")
+        assert (ran.code, facts["sizes"]["status"], facts["keys"]["data"]["size_bytes"]) == (4, "unknown", None)
+        assert of_kind(ran, "family")["cache:report:*"]["data"]["keys"] == 100
 
 
 # --- the application's counters
