@@ -70,6 +70,8 @@ class SlowCommand:
     took_ms: float
     #: seconds since 1970
     at_s: int
+    #: of its first key, where it has one
+    family: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)

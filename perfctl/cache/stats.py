@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 
 from perfctl.cache.counters import Counters, Reads
+from perfctl.cache.items import name_of
 from perfctl.cache.records import Seen, Unread, Vitals
 from perfctl.figures import human_bytes, human_seconds
 from perfctl.report import Item, Status
@@ -232,9 +233,16 @@ def _slow(seen: Seen) -> Item:
     for entry, where in entries:
         at = datetime.fromtimestamp(entry.at_s, UTC).strftime("%Y-%m-%d %H:%M:%SZ")
         on = f" on {where}" if len(seen.slow) > 1 else ""
-        lines.append(f"{entry.took_ms:,.1f} ms {entry.command} at {at}{on}")
+        of = "" if entry.family is None else f" {name_of(entry.family)}"
+        lines.append(f"{entry.took_ms:,.1f} ms {entry.command}{of} at {at}{on}")
     slowest = [
-        {"command": entry.command, "took_ms": entry.took_ms, "at_s": entry.at_s, "server": where}
+        {
+            "command": entry.command,
+            "family": None if entry.family is None else name_of(entry.family),
+            "took_ms": entry.took_ms,
+            "at_s": entry.at_s,
+            "server": where,
+        }
         for entry, where in entries
     ]
     data = {"length": length, "slowest": slowest}

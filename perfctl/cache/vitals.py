@@ -17,6 +17,22 @@ _Found = TypeVar("_Found")
 _SLOW_READ = 128
 _SLOW_TOLD = 5
 
+#: The servers cut an argument that is longer, and what is left of it is of no family.
+_CUT_AT = 128
+
+#: commands whose first argument is a key
+_FIRST_A_KEY = frozenset(
+    b"GET SET SETEX PSETEX SETNX GETSET GETDEL GETEX APPEND STRLEN GETRANGE SETRANGE INCR INCRBY DECR DECRBY MGET MSET "
+    b"DEL UNLINK EXISTS EXPIRE PEXPIRE PERSIST TYPE TTL PTTL DUMP RESTORE RENAME COPY SORT "
+    b"HGET HSET HMGET HMSET HGETALL HKEYS HVALS HLEN HDEL HSCAN HINCRBY "
+    b"LPUSH RPUSH LPOP RPOP LRANGE LLEN LTRIM LREM LINDEX LSET LINSERT LPOS "
+    b"SADD SREM SMEMBERS SCARD SISMEMBER SMISMEMBER SPOP SRANDMEMBER SSCAN SINTER SUNION SDIFF "
+    b"SINTERSTORE SUNIONSTORE SDIFFSTORE "
+    b"ZADD ZREM ZRANGE ZREVRANGE ZRANGEBYSCORE ZREVRANGEBYSCORE ZRANGEBYLEX ZCARD ZCOUNT ZSCORE ZINCRBY ZSCAN "
+    b"ZREMRANGEBYRANK ZREMRANGEBYSCORE ZPOPMIN ZPOPMAX ZINTERSTORE ZUNIONSTORE "
+    b"XADD XRANGE XREVRANGE XLEN XTRIM XDEL SETBIT GETBIT BITCOUNT PFADD PFCOUNT GEOADD GEOSEARCH".split()
+)
+
 
 def nodes(deployment: Deployment) -> list[Node]:
     """A connection to each server that is looked at. Raises Unreachable, Denied."""
@@ -25,9 +41,12 @@ def nodes(deployment: Deployment) -> list[Node]:
     return [deployment.open(each.address) for each in deployment.primaries()]
 
 
-def look(nodes: Sequence[Node], db: int) -> Seen:
-    """What each server tells, side by side; what a user may not ask is told as that. Raises Unreachable, Denied."""
-    found = _side_by_side(lambda node: (read(node, db), _slow(node)), nodes)
+def look(nodes: Sequence[Node], db: int, family: Callable[[bytes], bytes] | None = None) -> Seen:
+    """What each server tells, side by side; what a user may not ask is told as that. Raises Unreachable, Denied.
+
+    ``family`` gives that of a key, to be told with slow commands.
+    """
+    found = _side_by_side(lambda node: (read(node, db), _slow(node, family)), nodes)
     logs = [log for _, log in found]
     return Seen(
         tuple(vitals for vitals, _ in found),
@@ -111,15 +130,22 @@ def _keys(facts: Mapping[str, str], db: int) -> int | None:
     return int(told.get("keys", "0"))
 
 
-def _slow(node: Node) -> SlowLog | Unread:
+def _slow(node: Node, family: Callable[[bytes], bytes] | None) -> SlowLog | Unread:
     try:
         length = node.call("SLOWLOG", "LEN")
         entries = node.call("SLOWLOG", "GET", _SLOW_READ)
     except (Denied, CommandFailed) as error:
         return Unread.of("slow log", error)
     # An entry is its number, the time, microseconds, and the command with its arguments, which are nobody's business.
-    found = [SlowCommand(_name(words), took / 1000, at) for _, at, took, words, *_ in entries]
+    found = [SlowCommand(_name(words), took / 1000, at, _family(words, family)) for _, at, took, words, *_ in entries]
     return SlowLog(str(node.address), length, tuple(sorted(found, key=lambda each: -each.took_ms)[:_SLOW_TOLD]))
+
+
+def _family(words: Sequence[bytes], family: Callable[[bytes], bytes] | None) -> bytes | None:
+    """That of the first key; None of a command that may have a value, a script or a password in its place."""
+    if family is None or len(words) < 2 or words[0].upper() not in _FIRST_A_KEY or len(words[1]) >= _CUT_AT:
+        return None
+    return family(words[1])
 
 
 def _name(words: Sequence[bytes]) -> str:

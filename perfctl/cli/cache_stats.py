@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 
-from perfctl.cache import breakdown, counters, sampling, stats, vitals
+from perfctl.cache import breakdown, counters, families, sampling, stats, vitals
 from perfctl.cache.counters import Counters
 from perfctl.cache.records import Sample, Unread
 from perfctl.cli import walk_bar
@@ -52,7 +52,7 @@ def run(session: Session, asked: Wish) -> Report:
     notes = _notes(deployment)
     nodes = vitals.nodes(deployment)
     # Before the keys are looked at: that counts as reads.
-    items = stats.server(vitals.look(nodes, deployment.seeds.login.db))
+    items = stats.server(vitals.look(nodes, deployment.seeds.login.db, families.folder(asked.delimiter)))
     found = application(session)
     if found is not None:
         items.append(stats.unread(found) if isinstance(found, Unread) else stats.application(found))
