@@ -45,7 +45,8 @@ def items(sample: Sample, view: View, app: Counters | None = None) -> list[Item]
     found = {each for stratum in sample.strata for group in stratum.groups for each in group.families}
     names = families.names(sorted(found), view.delimiter)
     shown = {family: families.cut(name, view.delimiter, view.depth) for family, name in names.items()}
-    kinds = estimate.kinds(estimate.renamed(sample, shown))
+    seen = estimate.renamed(sample, shown)
+    kinds = estimate.kinds(seen)
     listed: set[str] = set()
     out = [_whole(sample), *told]
     for name, kind in list(kinds.items())[: view.top]:
@@ -53,7 +54,7 @@ def items(sample: Sample, view: View, app: Counters | None = None) -> list[Item]
         if app is not None and (own := joined(app.families, name, prefix=view.prefix, delimiter=view.delimiter)):
             listed.add(own)
             reads = own, app.families[own]
-        out.append(_family(sample, name, kind, reads))
+        out.append(_family(seen, name, kind, reads))
     out += _rest(sample, kinds, view)
     whole = {name: kind.keys for name, kind in estimate.kinds(estimate.renamed(sample, names)).items()} if app else {}
     out += _others(app, whole, listed, view)
@@ -84,8 +85,9 @@ def _whole(sample: Sample) -> Item:
 
 def _family(sample: Sample, name: bytes, kind: Kind, reads: tuple[str, Reads] | None) -> Item:
     size = f", {_about(sample)}{human_bytes(kind.size_bytes)}" if kind.size_bytes is not None else ""
-    lines = [f"{_about(sample)}{kind.keys:,.0f} {'key' if round(kind.keys) == 1 else 'keys'}, {kind.share}{size}"]
-    data: dict[str, object] = {"keys": round(kind.keys), "share": kind.share.data, **_facts(kind)}
+    share = estimate.family_share(sample, name)
+    lines = [f"{_about(sample)}{kind.keys:,.0f} {'key' if round(kind.keys) == 1 else 'keys'}, {share}{size}"]
+    data: dict[str, object] = {"keys": round(kind.keys), "share": share.data, **_facts(kind)}
     if reads is not None:
         own, counted = reads
         lines.append(f"hit ratio {said_reads(counted)}" if counted.ratio is not None else said_reads(counted))

@@ -48,7 +48,6 @@ class Kind:
     """Keys of one kind: a family, or all."""
 
     keys: float
-    share: Share
     #: None where sizes are not known
     size_bytes: float | None
     #: shares of the keys of this kind, by TTL_BUCKETS; empty where they are not known
@@ -103,7 +102,12 @@ def kinds(sample: Sample) -> dict[bytes, Kind]:
             for family, tally in group.families.items():
                 sums[family].add(tally, each)
     ordered = sorted(sums.items(), key=lambda item: (-item[1].keys, item[0]))
-    return {family: summed.kind(share(sample, _keys_of(family))) for family, summed in ordered}
+    return {family: summed.kind() for family, summed in ordered}
+
+
+def family_share(sample: Sample, family: bytes) -> Share:
+    """The share of all keys that are of a family."""
+    return share(sample, _keys_of(family))
 
 
 def whole(sample: Sample) -> Kind:
@@ -112,7 +116,7 @@ def whole(sample: Sample) -> Kind:
     for stratum in sample.strata:
         for group in stratum.groups:
             summed.add(merged(group.families.values()), weight(stratum, group))
-    return summed.kind(Share(1.0, 1.0, 1.0))
+    return summed.kind()
 
 
 def share(sample: Sample, count: Count) -> Share:
@@ -190,12 +194,11 @@ class _Weighted:
         for name, keys in tally.types.items():
             self._types[name] += each * keys
 
-    def kind(self, share: Share) -> Kind:
+    def kind(self) -> Kind:
         """What they come to."""
         timed, typed = sum(self._ttls), sum(self._types.values())
         return Kind(
             self.keys,
-            share,
             self._size / self._sized * self.keys if self._sized else None,
             {name: keys / timed for name, keys in zip(TTL_BUCKETS, self._ttls, strict=True)} if timed else {},
             {name: keys / typed for name, keys in sorted(self._types.items(), key=lambda each: -each[1])},

@@ -106,12 +106,21 @@ def _followed(url: str, line: _Line) -> str:
         # Somebody else is not told the password.
         status, text, leads_to = _once(url, secret if _origin(url) == first else None, line)
         if status in _SENDS_ON and leads_to:
-            url = urljoin(url, leads_to)
+            url = _led_to(url, leads_to)
             continue
         if 200 <= status < 300:
             return text
         raise _refusal(status, url)
     raise CommandFailed(f"{shown(url)} sends on more than {_REDIRECTS} times", code="redirect")
+
+
+def _led_to(url: str, location: str) -> str:
+    try:
+        found = urljoin(url, location)
+        urlsplit(found)
+    except ValueError:
+        raise CommandFailed(f"{shown(url)} sends on to what is no address", code="redirect") from None
+    return found
 
 
 def _once(url: str, secret: str | None, line: _Line) -> tuple[int, str, str | None]:

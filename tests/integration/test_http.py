@@ -36,7 +36,7 @@ def test_a_redirect_is_followed_and_somebody_else_is_not_told_the_password(endpo
         other.close()
 
 
-@pytest.mark.parametrize("where", ["file:///etc/hostname", "ftp://127.0.0.1/x", "gopher://127.0.0.1:1/"])
+@pytest.mark.parametrize("where", ["file:///etc/hostname", "ftp://127.0.0.1/x", "gopher://127.0.0.1:1/", "http://[/"])
 def test_a_redirect_to_no_web_address_is_not_followed(endpoint: Endpoint, where: str) -> None:
     endpoint.answers["/"] = says("", 302, Location=where)
     with pytest.raises(CommandFailed) as caught:

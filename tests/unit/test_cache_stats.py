@@ -10,7 +10,7 @@ import pytest
 
 from perfctl.cache import breakdown, criterion, stats, windows
 from perfctl.cache.counters import Counters, Reads
-from perfctl.cache.estimate import kinds, renamed, share, whole
+from perfctl.cache.estimate import family_share, kinds, renamed, share, whole
 from perfctl.cache.gather import Biggest, Gatherer
 from perfctl.cache.records import (
     TTL_BUCKETS,
@@ -210,16 +210,17 @@ def sample(*strata: Stratum, complete: bool = False) -> Sample:
 
 def test_all_keys_leave_no_interval() -> None:
     seen = sample(Stratum((group(4, 4, a=1, b=3),), 1, 4), complete=True)
-    found = kinds(seen)[b"b"]
-    assert (found.keys, found.share.low, found.share.value, found.share.high) == (3, 0.75, 0.75, 0.75)
-    assert str(found.share) == "75.0%"
+    found = family_share(seen, b"b")
+    assert (kinds(seen)[b"b"].keys, found.low, found.value, found.high) == (3, 0.75, 0.75, 0.75)
+    assert str(found) == "75.0%"
 
 
 def test_a_key_stands_for_as_many_as_its_server_has_more() -> None:
     seen = sample(Stratum((group(9000, 90, a=90),), 1, 9000), Stratum((group(1000, 100, a=50, b=50),), 1, 1000))
     found = kinds(seen)
     assert (round(found[b"a"].keys), round(found[b"b"].keys)) == (9500, 500)
-    assert found[b"b"].share.low < 0.05 < found[b"b"].share.high
+    share_of_b = family_share(seen, b"b")
+    assert share_of_b.low < 0.05 < share_of_b.high
 
 
 def test_slots_that_were_not_chosen_are_as_the_chosen_ones() -> None:
@@ -230,7 +231,7 @@ def test_slots_that_were_not_chosen_are_as_the_chosen_ones() -> None:
 def test_slots_of_one_family_each_tell_as_much_as_there_are_slots() -> None:
     alike = [group(50, 10, **{"ab"[number % 2]: 10}) for number in range(100)]
     mixed = [group(50, 10, a=5, b=5) for _ in range(100)]
-    wide, narrow = (kinds(sample(Stratum(tuple(groups), 1000, 50_000)))[b"a"].share for groups in (alike, mixed))
+    wide, narrow = (family_share(sample(Stratum(tuple(groups), 1000, 50_000)), b"a") for groups in (alike, mixed))
     assert wide.high - wide.low == pytest.approx(0.19, abs=0.02)
     assert narrow.high - narrow.low < wide.high - wide.low
 
