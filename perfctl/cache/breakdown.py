@@ -14,6 +14,8 @@ from perfctl.cache.stats import rounded, said_reads, unread
 from perfctl.figures import human_bytes, human_seconds
 from perfctl.report import Item, Status
 
+_NONE = Counters(Reads())
+
 _TTL_WORDS = {
     "none": "none",
     "10s": "up to 10 s",
@@ -36,6 +38,15 @@ class View:
     top: int
 
 
+def depth_needed(view: View, app: Counters | None) -> int | None:
+    """How many parts of a name are to be told apart: those that are shown, and those of the application's families."""
+    if view.depth is None:
+        return None
+    before = view.prefix.count(view.delimiter)
+    own = [before + name.encode().count(view.delimiter) + 1 for name in (app or _NONE).families]
+    return max([view.depth, *own])
+
+
 def items(sample: Sample, view: View, app: Counters | None = None) -> list[Item]:
     """All keys, each family, the application's families without a line of their own, the largest keys."""
     told = [unread(each) for each in sample.unread]
@@ -46,17 +57,18 @@ def items(sample: Sample, view: View, app: Counters | None = None) -> list[Item]
     names = families.names(sorted(found), view.delimiter)
     shown = {family: families.cut(name, view.delimiter, view.depth) for family, name in names.items()}
     seen = estimate.renamed(sample, shown)
-    kinds = estimate.kinds(seen)
+    amounts = estimate.amounts(seen)
+    kinds = estimate.kinds(seen, list(amounts)[: view.top])
     listed: set[str] = set()
     out = [_whole(sample), *told]
-    for name, kind in list(kinds.items())[: view.top]:
+    for name, kind in kinds.items():
         reads = None
         if app is not None and (own := joined(app.families, name, prefix=view.prefix, delimiter=view.delimiter)):
             listed.add(own)
             reads = own, app.families[own]
         out.append(_family(seen, name, kind, reads))
-    out += _rest(sample, kinds, view)
-    whole = {name: kind.keys for name, kind in estimate.kinds(estimate.renamed(sample, names)).items()} if app else {}
+    out += _rest(sample, amounts, view)
+    whole = estimate.amounts(estimate.renamed(sample, names)) if app and set(app.families) - listed else {}
     out += _others(app, whole, listed, view)
     return [*out, *map(_big, sample.biggest)]
 
@@ -95,11 +107,11 @@ def _family(sample: Sample, name: bytes, kind: Kind, reads: tuple[str, Reads] | 
     return Item("family", name_of(name), Status.OK, "\n".join([*lines, *_said(kind)]), data=data)
 
 
-def _rest(sample: Sample, kinds: Mapping[bytes, Kind], view: View) -> list[Item]:
-    left = list(kinds.values())[view.top :]
+def _rest(sample: Sample, amounts: Mapping[bytes, float], view: View) -> list[Item]:
+    left = list(amounts.values())[view.top :]
     if not left:
         return []
-    keys = sum(each.keys for each in left)
+    keys = sum(left)
     text = f"{_about(sample)}{keys:,.0f} keys in {len(left):,} families more"
     return [Item("family", "…", Status.OK, text, "--top shows more of them", {"keys": round(keys)})]
 

@@ -70,7 +70,7 @@ def _merged(group: Group, names: Mapping[bytes, bytes]) -> Mapping[bytes, Family
     found: defaultdict[bytes, list[FamilyTally]] = defaultdict(list)
     for family, tally in group.families.items():
         found[names[family]].append(tally)
-    return {name: merged(each) for name, each in found.items()}
+    return {name: each[0] if len(each) == 1 else merged(each) for name, each in found.items()}
 
 
 def merged(tallies: Iterable[FamilyTally]) -> FamilyTally:
@@ -93,16 +93,26 @@ def weight(stratum: Stratum, group: Group) -> float:
     return group.held / group.read * stratum.held / sum(each.held for each in stratum.groups)
 
 
-def kinds(sample: Sample) -> dict[bytes, Kind]:
-    """Every family, the largest first."""
-    sums: defaultdict[bytes, _Weighted] = defaultdict(_Weighted)
+def amounts(sample: Sample) -> dict[bytes, float]:
+    """How many keys each family has, the largest first."""
+    sums: defaultdict[bytes, float] = defaultdict(float)
     for stratum in sample.strata:
         for group in stratum.groups:
             each = weight(stratum, group)
             for family, tally in group.families.items():
-                sums[family].add(tally, each)
-    ordered = sorted(sums.items(), key=lambda item: (-item[1].keys, item[0]))
-    return {family: summed.kind() for family, summed in ordered}
+                sums[family] += each * tally.keys
+    return dict(sorted(sums.items(), key=lambda item: (-item[1], item[0])))
+
+
+def kinds(sample: Sample, wanted: Iterable[bytes]) -> dict[bytes, Kind]:
+    """What is known of some families; all of them may be more than is good to keep."""
+    sums = {family: _Weighted() for family in wanted}
+    for stratum in sample.strata:
+        for group in stratum.groups:
+            each = weight(stratum, group)
+            for family in sums.keys() & group.families.keys():
+                sums[family].add(group.families[family], each)
+    return {family: summed.kind() for family, summed in sums.items()}
 
 
 def family_share(sample: Sample, family: bytes) -> Share:

@@ -10,7 +10,7 @@ from heapq import heappush, heapreplace
 from perfctl.cache.records import TTL_BUCKETS, TTL_ENDS_MS, BigKey, FamilyTally
 
 #: Different families that are told apart in one place; more are named by what they have in common anyway.
-_FAMILIES = 100_000
+_FAMILIES = 50_000
 
 
 @dataclass(slots=True)

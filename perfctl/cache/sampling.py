@@ -58,6 +58,8 @@ class Manner:
     #: the largest keys that are kept
     top: int
     delimiter: bytes = b":"
+    #: parts of a name that are told apart; None for all
+    depth: int | None = None
     seed: int | None = None
 
 
@@ -98,7 +100,10 @@ class _Run:
         self._manner = manner
         self._nodes = nodes
         self._watch = watch
-        self._family = families.folder(manner.delimiter)
+        fold = families.folder(manner.delimiter)
+        self._family = (
+            fold if manner.depth is None else lambda key: families.cut(fold(key), manner.delimiter, manner.depth)
+        )
         self._gaps = [_Gaps() for _ in nodes]
         self._biggest = [Biggest(manner.top) for _ in nodes]
         self._walked = [0] * len(nodes)

@@ -62,18 +62,18 @@ def run(session: Session, asked: Wish) -> Report:
         within_s = min(session.timeout_s or http.TIMEOUT_S, max(1.0, asked.watch_s))
         watch = Watch(session, deployment, nodes, lambda: _counters(session, within_s))
         return watch.run(items, asked.watch_s, asked.times, notes)
-    try:
-        sample = _sampled(session, deployment, asked)
-    except PerfctlError as error:
-        return session.report([*items, stats.unread(Unread.of("keys", error))], notes=notes)
     prefix = os.fsencode(session.target.cache.prefix) if session.target.cache else b""
     view = breakdown.View(asked.delimiter, prefix, asked.depth, asked.top)
+    try:
+        sample = _sampled(session, deployment, asked, breakdown.depth_needed(view, told))
+    except PerfctlError as error:
+        return session.report([*items, stats.unread(Unread.of("keys", error))], notes=notes)
     return session.report([*items, *breakdown.items(sample, view, told)], notes=notes)
 
 
-def _sampled(session: Session, deployment: Deployment, asked: Wish) -> Sample:
+def _sampled(session: Session, deployment: Deployment, asked: Wish, depth: int | None) -> Sample:
     with walk_bar.shown(session) as watch:
-        return sampling.look(deployment, sampling.Manner(asked.sample, asked.top, asked.delimiter), watch)
+        return sampling.look(deployment, sampling.Manner(asked.sample, asked.top, asked.delimiter, depth), watch)
 
 
 def _counters(session: Session, within_s: float) -> Counters | None:

@@ -289,7 +289,8 @@ def test_a_cluster_with_hash_tags(tmp_path: Path, cluster: CacheCluster) -> None
     ran = ask(for_cache(tmp_path, cluster.url), "--sample", "5000", "--top", "30")
     keys = of_kind(ran, "cache")["keys"]["data"]
     assert (keys["keys"], keys["complete"], len(keys["servers"])) == (30_000, False, 3)
-    assert 2000 < keys["read"] <= 5000
+    # Slots differ in how many keys they have, so it is about as many as were asked for.
+    assert 2000 < keys["read"] <= 5500
     families = of_kind(ran, "family")
     tenants = {name: item["data"]["share"] for name, item in families.items() if name.startswith("t:")}
     assert len(tenants) == 20
@@ -386,6 +387,7 @@ def test_the_applications_counters_stand_at_their_families(
     assert "application" not in families["cache:report:*"]["data"]
     shallow = of_kind(ask(with_app(tmp_path, redis70.url, endpoint.url + "/m"), "--depth", "1"), "family")
     assert shallow["user_analyses"]["data"]["keys"] == 300
+    assert shallow["cache:…"]["data"]["keys"] == 400
 
 
 @pytest.mark.parametrize(
