@@ -25,7 +25,7 @@ ASKING = {"now", "utcnow", "today", "open", "read_text", "read_bytes", "exists",
 PURE_NAMES = {
     "breakdown", "bringback", "canonical_text", "classify", "counters", "criterion", "decide", "draft", "estimate",
     "families", "gates", "gather", "glob", "items", "judge", "known_bad", "lint", "model", "pace", "partitioned",
-    "records", "replacement", "resources", "rights", "running", "schedule", "share", "stats", "tree", "undo",
+    "records", "replacement", "resources", "rights", "running", "schedule", "share", "slots", "stats", "tree", "undo",
     "windows",
 }  # fmt: skip
 

@@ -14,27 +14,23 @@ How shares and their intervals follow from that stands in ``estimate``.
 from __future__ import annotations
 
 import time
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from random import Random
 from typing import TypeVar
 
-from perfctl.cache import families
+from perfctl.cache import families, slots
+from perfctl.cache.facts import Facts, Gaps
 from perfctl.cache.gather import Biggest, Gatherer
 from perfctl.cache.records import BigKey, Group, Sample, Stratum, Unread
-from perfctl.errors import CommandFailed, Denied, PerfctlError
+from perfctl.errors import PerfctlError
 from perfctl.servers.deployment import Deployment, Primary
-from perfctl.servers.redis import Node, Refusal, Reply, pack, refusal
+from perfctl.servers.redis import Node, Reply, pack
 
 #: Keys of a page: short enough for nobody to notice, and hardly slower than more.
 _COUNT = 500
 
-#: Slots that are always looked at, slots that are chosen at random at least, and the share of the keys for the former.
-_FULLEST = 100
-_RANDOM = 1000
-_FOR_THE_FULLEST = 0.3
 #: Keys of a slot that are chosen from, by keys that are chosen: a server that keeps a slot's keys by age gives the
 #: newest first.
 _CHOSEN_FROM = 10
@@ -86,15 +82,6 @@ def look(deployment: Deployment, manner: Manner, watch: Watch | None = None) -> 
     )
 
 
-@dataclass(slots=True)
-class _Gaps:
-    """What a user may not ask of single keys, or a server does not know."""
-
-    errors: dict[str, PerfctlError] = field(default_factory=dict)
-    #: commands that are not sent any more: each denial is a line in the server's ACL LOG
-    given_up: set[str] = field(default_factory=set)
-
-
 class _Run:
     def __init__(self, manner: Manner, nodes: Sequence[Node], watch: Watch | None) -> None:
         self._manner = manner
@@ -104,7 +91,7 @@ class _Run:
         self._family = (
             fold if manner.depth is None else lambda key: families.cut(fold(key), manner.delimiter, manner.depth)
         )
-        self._gaps = [_Gaps() for _ in nodes]
+        self._gaps = [Gaps() for _ in nodes]
         self._biggest = [Biggest(manner.top) for _ in nodes]
         self._walked = [0] * len(nodes)
         self._sizes = [0] * len(nodes)
@@ -148,7 +135,7 @@ class _Run:
         asked, trimmed = 0, False
         # A key may come twice while the server's table grows; of all keys nobody remembers which came.
         known: set[bytes] = set()
-        facts = _Facts(node, self._gaps[number])
+        facts = Facts(node, self._gaps[number])
         while True:
             cursor, keys = node.answer(ask)
             if limit is not None:
@@ -181,7 +168,7 @@ class _Run:
         owner = {slot: number for number, each in enumerate(counted) for slot in each}
         self._sizes = [sum(each.values()) for each in counted]
         random = Random(self._manner.seed)
-        chosen = choose(sizes, limit, random)
+        chosen = slots.choose(sizes, limit, random)
         wanted = {**chosen.fullest, **chosen.random}
         # A generator of its own for each server, so that a seed gives the same sample whoever answers first.
         seeds = [random.random() for _ in numbers]
@@ -208,7 +195,7 @@ class _Run:
     ) -> dict[int, Group]:
         node = self._nodes[number]
         out: dict[int, Group] = {}
-        facts = _Facts(node, self._gaps[number])
+        facts = Facts(node, self._gaps[number])
         for some in _batches(wanted.items(), _TOGETHER // _CHOSEN_FROM):
             commands = [
                 ("CLUSTER", "GETKEYSINSLOT", slot, min(sizes[slot], keys * _CHOSEN_FROM)) for slot, keys in some
@@ -244,42 +231,6 @@ class _Run:
                 raise
 
 
-@dataclass(frozen=True, slots=True)
-class Choice:
-    """Slots that are looked at, and how many keys of each."""
-
-    fullest: Mapping[int, int]
-    random: Mapping[int, int]
-    #: slots with keys that none of these is, and their keys
-    left_out: int
-    keys_left_out: int
-    #: every key is looked at
-    complete: bool
-
-
-def choose(sizes: Mapping[int, int], limit: int, random: Random) -> Choice:
-    """Which slots to look at for about ``limit`` keys; ``sizes`` are the keys of each."""
-    filled = sorted((slot for slot, size in sizes.items() if size), key=lambda slot: (-sizes[slot], slot))
-    if sum(sizes.values()) <= limit:
-        return Choice({slot: sizes[slot] for slot in filled}, {}, 0, 0, True)
-    fullest = filled[: max(1, min(_FULLEST, limit // 100))]
-    each = max(1, int(limit * _FOR_THE_FULLEST) // len(fullest))
-    first = {slot: min(each, sizes[slot]) for slot in fullest}
-    rest = filled[len(fullest) :]
-    keys = max(0, limit - sum(first.values()))
-    mean = sum(sizes[slot] for slot in rest) / max(1, len(rest))
-    each = max(2, round((limit * (1 - _FOR_THE_FULLEST)) / _RANDOM))
-    chosen = sorted(random.sample(rest, min(len(rest), max(1, int(keys / max(1.0, min(each, mean)))))))
-    left = set(rest) - set(chosen)
-    return Choice(
-        first,
-        {slot: min(each, sizes[slot]) for slot in chosen},
-        len(left),
-        sum(sizes[slot] for slot in left),
-        False,
-    )
-
-
 def _slot_sizes(node: Node, slots: Sequence[int]) -> dict[int, int]:
     found: dict[int, int] = {}
     for some in _batches(slots, _TOGETHER):
@@ -299,79 +250,3 @@ def _batches(items: Iterable[_Part], size: int) -> Iterator[list[_Part]]:
     listed = list(items)
     for start in range(0, len(listed), size):
         yield listed[start : start + size]
-
-
-class _Facts:
-    """Type, time to live and size of pages of keys: sent, received, and taken up while the next page is on its way.
-
-    MEMORY USAGE looks at five elements of a key: SAMPLES 0 would be all, and stall the server on a large one.
-    """
-
-    _ASKED: tuple[tuple[str, bytes, bytes], ...] = (
-        ("types", b"*2\r\n$4\r\nTYPE\r\n", b""),
-        ("TTLs", b"*2\r\n$4\r\nPTTL\r\n", b""),
-        ("sizes", b"*5\r\n$6\r\nMEMORY\r\n$5\r\nUSAGE\r\n", b"$7\r\nSAMPLES\r\n$1\r\n5\r\n"),
-    )
-    _WORDS: Mapping[str, tuple[str, ...]] = {"types": ("TYPE",), "TTLs": ("PTTL",), "sizes": ("MEMORY", "USAGE")}
-
-    def __init__(self, node: Node, gaps: _Gaps) -> None:
-        self._node = node
-        self._gaps = gaps
-        self._sent: deque[tuple[Sequence[bytes], tuple[str, ...]]] = deque()
-        self._got: tuple[Sequence[bytes], dict[str, list[Reply]]] | None = None
-        self._kinds: dict[bytes, str] = {}
-
-    def send(self, keys: Sequence[bytes], behind: bytes = b"") -> None:
-        """Ask about keys; ``behind`` is another command that goes with it."""
-        asked = [each for each in self._ASKED if each[0] not in self._gaps.given_up]
-        out: list[bytes] = []
-        for key in keys:
-            word = b"$%d\r\n%b\r\n" % (len(key), key)
-            for _, head, tail in asked:
-                out += (head, word, tail)
-        self._sent.append((keys, tuple(name for name, _, _ in asked)))
-        self._node.send(b"".join(out) + behind)
-
-    def receive(self) -> None:
-        """The replies to what was sent first of what has no reply yet."""
-        keys, names = self._sent.popleft()
-        replies = self._node.receive_many(len(keys) * len(names))
-        self._got = (keys, {name: replies[place :: len(names)] for place, name in enumerate(names)})
-
-    def take_up(self, gatherer: Gatherer) -> None:
-        """Sum up what was received. Raises for a refusal that is neither one of rights nor of a key that moved."""
-        if self._got is None:
-            return
-        keys, columns = self._got
-        self._got = None
-        kinds, ttls, sizes = (self._column(columns, name, len(keys)) for name, _, _ in self._ASKED)
-        known = self._kinds
-        for key, kind, ttl, size in zip(keys, kinds, ttls, sizes, strict=True):
-            # -2, or no type: it is gone since the walk came by.
-            if ttl == -2 or kind == b"none":
-                continue
-            if kind is not None and kind not in known:
-                known[kind] = kind.decode("utf-8", "replace")
-            gatherer.add(key, None if kind is None else known[kind], ttl, size)
-
-    def _column(self, columns: Mapping[str, list[Reply]], name: str, length: int) -> list[Reply]:
-        replies = columns.get(name)
-        if replies is None:
-            return [None] * length
-        if Refusal not in set(map(type, replies)):
-            return replies
-        for each in replies:
-            if isinstance(each, Refusal):
-                self._hear(name, each)
-        return [None if isinstance(each, Refusal) else each for each in replies]
-
-    def _hear(self, name: str, reply: Refusal) -> None:
-        error = refusal(reply, self._WORDS[name])
-        unknown = isinstance(error, CommandFailed) and "unknown" in error.message
-        if isinstance(error, Denied) or unknown:
-            self._gaps.errors.setdefault(name, error)
-            # Not so when it is only this key that is out of reach.
-            if unknown or "permissions to run" in error.message:
-                self._gaps.given_up.add(name)
-        elif not isinstance(error, CommandFailed) or error.code not in ("MOVED", "ASK", "TRYAGAIN"):
-            raise error

@@ -25,7 +25,7 @@ from perfctl.cache.records import (
     Unread,
     Vitals,
 )
-from perfctl.cache.sampling import choose
+from perfctl.cache.slots import choose
 from perfctl.cache.vitals import vitals_of
 from perfctl.cache.windows import Moment, between
 from perfctl.errors import Denied
