@@ -44,8 +44,10 @@ def _judged(least: float, ratio: float | None, said: str, window: str, hits: int
     }  # fmt: skip
     if ratio is None:
         return _unknown(f"no reads yet, by {window}", {**data, "exit_code": 1})
-    status = Status.OK if ratio >= least else Status.FINDING
-    return Item("criterion", NAME, status, f"{said}; at least {least:.1%} is asked for\nby {window}", data=data)
+    status, more = Status.OK, None
+    if ratio < least:
+        status, more = Status.FINDING, "perfctl cache stats shows families, evictions and times to live"
+    return Item("criterion", NAME, status, f"{said}; at least {least:.1%} is asked for\nby {window}", more, data)
 
 
 def _unknown(text: str, data: dict[str, object]) -> Item:

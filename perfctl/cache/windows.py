@@ -132,7 +132,7 @@ def sample(window: Window, after: Moment | None) -> dict[str, object]:
     }
 
 
-def item(whole: Window, windows: int, voids: int, last_void: str, samples: Sequence[dict[str, object]]) -> Item:
+def item(whole: Window, windows: int, voids: int, why_void: str, samples: Sequence[dict[str, object]]) -> Item:
     """All windows as one."""
     data = {
         **{key: value for key, value in sample(whole, None).items() if key not in ("used_bytes", "keys", "clients")},
@@ -141,7 +141,7 @@ def item(whole: Window, windows: int, voids: int, last_void: str, samples: Seque
         "samples": list(samples),
     }
     if windows == voids:
-        why = "nothing was watched" if not windows else f"all {windows:,} windows are void: {last_void}"
+        why = "nothing was watched" if not windows else f"all {windows:,} windows are void: {why_void}"
         return Item("cache", "window", Status.UNKNOWN, why, data={**data, "exit_code": 1})
     lines = [f"hit ratio {_said(whole.hit_ratio, whole.hits, whole.misses)} in {human_seconds(whole.seconds)}"]
     rates = {"commands": whole.commands, "evicted": whole.evicted, "expired": whole.expired}
@@ -150,7 +150,7 @@ def item(whole: Window, windows: int, voids: int, last_void: str, samples: Seque
     if whole.app_hits is not None:
         lines.append(f"the application's {_said(whole.app_hit_ratio, whole.app_hits, whole.app_misses)}")
     if voids:
-        lines.append(f"{voids:,} of {windows:,} windows are void: {last_void}")
+        lines.append(f"{voids:,} of {windows:,} windows are void: {why_void}")
     return Item("cache", "window", Status.OK, "\n".join(lines), data=data)
 
 

@@ -44,7 +44,7 @@ class Watch:
         self._told = 0
         self._whole = windows.NOTHING
         self._voids = 0
-        self._last_void = ""
+        self._why_void = ""
         self._samples: deque[dict[str, object]] = deque(maxlen=_KEPT)
 
     def run(self, facts: Sequence[Item], every_s: float, times: int | None, notes: Sequence[str]) -> Report:
@@ -57,7 +57,7 @@ class Watch:
                 # A terminal shows ^C where the next line would begin.
                 sys.stdout.write("\n")
             error = Interrupted(stopped.signum, f"stopped by a signal after {self._told:,} samples")
-        item = windows.item(self._whole, self._told, self._voids, self._last_void, list(self._samples))
+        item = windows.item(self._whole, self._told, self._voids, self._why_void, list(self._samples))
         return self._session.report([*facts, item], notes=notes, error=error)
 
     def _go(self, every_s: float, times: int | None) -> None:
@@ -98,14 +98,14 @@ class Watch:
     def _tell(self, window: Window, after: Moment | None) -> None:
         if window.void:
             self._voids += 1
-            self._last_void = window.void
+            self._why_void = self._why_void or window.void
         self._whole = windows.added(self._whole, window)
         facts = {"at": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"), **windows.sample(window, after)}
         if self._session.streams_events:
             self._session.event(event="sample", **facts)
         elif self._lines:
             if self._told == 0 or (sys.stdout.isatty() and self._told % _HEAD_EVERY == 0):
-                sys.stdout.write(_HEAD + (f" {'app hits':>9}" if self._app else "") + "\n")
+                sys.stdout.write(_HEAD + (f" {'app ratio':>9}" if self._app else "") + "\n")
             sys.stdout.write(self._line(facts) + "\n")
             sys.stdout.flush()
         else:
