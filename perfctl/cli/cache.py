@@ -27,7 +27,7 @@ Delimiter = Annotated[str, typer.Option("--delimiter", help="What stands between
 def stats(
     session: Session,
     depth: Annotated[int | None, typer.Option("--depth", min=1, help="Families by so many parts; else all.")] = None,
-    delimiter: Delimiter = ":",
+    delimiter: Annotated[str, typer.Option("--delimiter", help="What stands between the parts of a key's name.")] = ":",
     top: Annotated[int, typer.Option("--top", min=1, help="Families shown, and largest keys.")] = 10,
     sample: Annotated[int, typer.Option("--sample", min=1, metavar="N", help="Keys that are looked at.")] = 10_000,
     exact: Annotated[bool, typer.Option("--exact", help="Look at all keys.")] = False,
