@@ -6,8 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from perfctl.config import Loaded, Target
-from perfctl.errors import PerfctlError, exit_code_of
+from perfctl.errors import ConfigError, PerfctlError, exit_code_of
 from perfctl.report import Item, Status
+from perfctl.servers.deployment import Deployment
 from perfctl.servers.postgres import Postgres
 
 
@@ -18,6 +19,9 @@ class Sources:
     loaded: Loaded
     target: Target
     postgres: Callable[[], Postgres]
+    cache: Callable[[], Deployment]
+    #: how long the application's metrics are waited for
+    metrics_timeout_s: float
 
 
 def verify(sources: Sources) -> tuple[list[Item], list[str]]:
@@ -27,7 +31,7 @@ def verify(sources: Sources) -> tuple[list[Item], list[str]]:
     """
     items: list[Item] = []
     notes: list[str] = []
-    for name, part in (("indexes", _indexes), ("queries", _queries)):
+    for name, part in (("indexes", _indexes), ("queries", _queries), ("cache", _cache)):
         try:
             found, said = part(sources)
             items += found
@@ -67,3 +71,33 @@ def _queries(sources: Sources) -> tuple[list[Item], list[str]]:
     if not hot.subjects and not hot.problems:
         return [], []
     return check.check(sources.postgres(), hot, check.manner(sources.loaded), sources.loaded.settings.queries.baselines)
+
+
+def _cache(sources: Sources) -> tuple[list[Item], list[str]]:
+    asked = sources.loaded.settings.criteria.cache
+    if asked is None or asked.hit_ratio_min is None:
+        return [], []
+    from perfctl.cache import criterion
+    from perfctl.cache.records import Unread
+
+    try:
+        return [_hit_ratio(sources, asked.hit_ratio_min)], []
+    except PerfctlError as error:
+        return [criterion.unread(Unread.of(criterion.NAME, error))], []
+
+
+def _hit_ratio(sources: Sources, least: float) -> Item:
+    from perfctl.cache import counters, criterion, vitals
+    from perfctl.servers import http
+
+    target = sources.target
+    if target.app is not None and target.app.cache_metrics is not None:
+        text = http.get(target.app.cache_metrics.get_secret_value(), sources.metrics_timeout_s)
+        return criterion.by_application(least, counters.read(text))
+    if target.cache is None:
+        raise ConfigError(
+            f'target "{target.name}" has no cache, and no metrics of its application',
+            hint="add cache: {url: …} or app: {cache_metrics: …} to it",
+        )
+    deployment = sources.cache()
+    return criterion.by_servers(least, vitals.look(vitals.nodes(deployment), deployment.seeds.login.db).vitals)

@@ -23,9 +23,10 @@ IMPURE = DRIVERS | {"os", "time", "random", "subprocess", "socket", "threading",
 IMPURE |= {"rich", "typer"}
 ASKING = {"now", "utcnow", "today", "open", "read_text", "read_bytes", "exists", "is_file", "print", "input"}
 PURE_NAMES = {
-    "bringback", "canonical_text", "classify", "decide", "draft", "estimate", "families", "gates", "glob", "items",
-    "judge", "known_bad", "lint", "model", "outcome", "pace", "partitioned", "replacement", "resources", "rights",
-    "running", "schedule", "share", "tree", "undo",
+    "breakdown", "bringback", "canonical_text", "classify", "counters", "criterion", "decide", "draft", "estimate",
+    "families", "gates", "gather", "glob", "items", "judge", "known_bad", "lint", "model", "outcome", "pace",
+    "partitioned", "records", "replacement", "resources", "rights", "running", "schedule", "share", "slots", "stats",
+    "tree", "undo", "windows",
 }  # fmt: skip
 
 
@@ -152,6 +153,12 @@ def test_only_the_server_modules_name_a_drivers_errors() -> None:
     assert redis <= {"perfctl.servers.redis"} | set(under("runtime"))
 
 
+def test_only_one_module_fetches_web_pages() -> None:
+    fetching = {"http.client", "urllib.request", "httpx", "requests", "aiohttp"}
+    found = {m for m in MODULES if imports(m) & fetching or any(name.startswith("http.client.") for name in names(m))}
+    assert found - set(under("runtime", "demo", "embedded")) == {"perfctl.servers.http"}
+
+
 def test_no_driver_error_is_imported_by_name() -> None:
     found = {
         module
@@ -202,7 +209,9 @@ def test_a_renderer_imports_report_and_errors_only(module: str) -> None:
 
 
 def test_rich_is_imported_only_where_a_terminal_is_written() -> None:
-    allowed = {"perfctl.render.text", "perfctl.cli.session", "perfctl.cli.bar"} | set(under("demo"))
+    allowed = {"perfctl.render.text", "perfctl.cli.session", "perfctl.cli.bar", "perfctl.cli.walk_bar"} | set(
+        under("demo")
+    )
     assert {module for module in MODULES if "rich" in foreign(module)} <= allowed
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 #: what stands for one thing of many wherever it is a whole part of a key
 _IDENTIFIERS = rb"""
@@ -66,27 +66,38 @@ def folder(delimiter: bytes) -> Callable[[bytes], bytes]:
 
 def gathered(families: Mapping[bytes, int], delimiter: bytes, many: int = MANY) -> Counter[bytes]:
     """Families with places that hold ``many`` different names or more folded too, from the left."""
-    rows = [(family.split(delimiter), keys) for family, keys in families.items()]
-    depth = max((len(parts) for parts, _ in rows), default=0)
-    for place in range(depth):
-        names: defaultdict[tuple[bytes, ...], set[bytes]] = defaultdict(set)
-        for parts, _ in rows:
-            if place < len(parts):
-                names[tuple(parts[:place])].add(parts[place])
-        for parts, _ in rows:
-            if place < len(parts) and len(names[tuple(parts[:place])]) >= many:
-                parts[place] = b"*"
     out: Counter[bytes] = Counter()
-    for parts, keys in rows:
-        out[delimiter.join(parts)] += keys
+    for family, name in names(families, delimiter, many).items():
+        out[name] += families[family]
     return out
+
+
+def names(families: Iterable[bytes], delimiter: bytes, many: int = MANY) -> dict[bytes, bytes]:
+    """What each family is called once places that hold ``many`` different names or more are folded too."""
+    rows = [(family, family.split(delimiter)) for family in families]
+    depth = max((len(parts) for _, parts in rows), default=0)
+    for place in range(depth):
+        found: defaultdict[tuple[bytes, ...], set[bytes]] = defaultdict(set)
+        for _, parts in rows:
+            if place < len(parts):
+                found[tuple(parts[:place])].add(parts[place])
+        for _, parts in rows:
+            if place < len(parts) and len(found[tuple(parts[:place])]) >= many:
+                parts[place] = b"*"
+    return {family: delimiter.join(parts) for family, parts in rows}
 
 
 def to_depth(families: Mapping[bytes, int], delimiter: bytes, depth: int | None) -> Counter[bytes]:
     """Families cut to their first parts; what is cut off stands as `…`."""
     out: Counter[bytes] = Counter()
     for family, keys in families.items():
-        parts = family.split(delimiter)
-        cut = depth is not None and len(parts) > depth
-        out[delimiter.join([*parts[:depth], "…".encode()]) if cut else family] += keys
+        out[cut(family, delimiter, depth)] += keys
     return out
+
+
+def cut(family: bytes, delimiter: bytes, depth: int | None) -> bytes:
+    """A family's first parts; what is cut off stands as `…`."""
+    parts = family.split(delimiter)
+    if depth is None or len(parts) <= depth:
+        return family
+    return delimiter.join([*parts[:depth], "…".encode()])

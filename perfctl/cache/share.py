@@ -8,7 +8,7 @@ from math import sqrt
 _Z = 1.96
 
 
-def interval(hits: int, of: int) -> tuple[float, float]:
+def interval(hits: float, of: float) -> tuple[float, float]:
     """Wilson's score interval: in 95 of 100 samples the true share lies in it. Of no sample, anything may be true.
 
     Source: E. B. Wilson, "Probable inference, the law of succession, and statistical inference", JASA 22 (1927).

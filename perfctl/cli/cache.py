@@ -1,4 +1,4 @@
-"""``perfctl cache``: keys, flush, restore."""
+"""``perfctl cache``: stats, keys, flush, restore."""
 
 from __future__ import annotations
 
@@ -22,6 +22,26 @@ app = typer.Typer(
 Pattern = Annotated[
     str | None, typer.Argument(metavar="[PATTERN]", help="As SCAN has it: *, ?, [a-c]; \\ takes its sense.")
 ]
+
+
+@command(app, "stats", group="cache")
+def stats(
+    session: Session,
+    depth: Annotated[int | None, typer.Option("--depth", min=1, help="Families by so many parts; else all.")] = None,
+    delimiter: Annotated[str, typer.Option("--delimiter", help="What stands between the parts of a key's name.")] = ":",
+    top: Annotated[int, typer.Option("--top", min=1, help="Families shown, and largest keys.")] = 10,
+    sample: Annotated[int, typer.Option("--sample", min=1, metavar="N", help="Keys that are looked at.")] = 10_000,
+    exact: Annotated[bool, typer.Option("--exact", help="Look at all keys.")] = False,
+    watch: Annotated[
+        str | None, typer.Option("--watch", metavar="DURATION", help="Then a line each DURATION, as 2s.")
+    ] = None,
+    times: Annotated[int | None, typer.Option("--times", min=1, help="So many lines; else until Ctrl-C.")] = None,
+) -> Report:
+    """Hit ratio, memory, evictions, slow commands, and what the keys are, from a sample; changes nothing."""
+    from perfctl.cli import cache_stats as work
+
+    asked = work.wish(depth=depth, delimiter=delimiter, top=top, sample=sample, exact=exact, watch=watch, times=times)
+    return work.run(session, asked)
 
 
 @command(app, "keys", group="cache", bundle=("choice", CHOICE))

@@ -16,6 +16,10 @@ def add_to(app: typer.Typer) -> None:
     def verify(session: Session) -> Report:
         """Check everything that the configuration names: the one line for CI."""
         from perfctl import verify as parts
+        from perfctl.servers import http
 
-        items, notes = parts.verify(parts.Sources(session.loaded, session.target, session.postgres))
+        sources = parts.Sources(
+            session.loaded, session.target, session.postgres, session.cache, session.timeout_s or http.TIMEOUT_S
+        )
+        items, notes = parts.verify(sources)
         return session.report(items, notes=notes)

@@ -38,6 +38,9 @@ Trace = Callable[[str, float], None]
 #: What a server answers: hiredis knows no other types in RESP2.
 Reply = Any
 
+#: A command that was refused, as ``receive`` gives it.
+Refusal = hiredis.ReplyError
+
 #: What a command is made of.
 Word = bytes | str | int
 
@@ -130,8 +133,17 @@ class Node:
 
     def receive(self) -> Reply:
         """The next reply; a refusal is a value here, for other replies may stand behind it."""
+        return self.receive_many(1)[0]
+
+    def receive_many(self, count: int) -> list[Reply]:
+        """The next replies, as ``receive`` gives one."""
+        replies: list[Reply] = []
+        take = self._reader.gets
         try:
-            while (reply := self._reader.gets()) is False:
+            while len(replies) < count:
+                if (reply := take()) is not False:
+                    replies.append(reply)
+                    continue
                 data = self._sock.recv(_READ_BYTES)
                 if not data:
                     raise ConnectionLost(f"{self.address} closed the connection")
@@ -140,7 +152,7 @@ class Node:
             raise self._lost(error) from error
         except hiredis.ProtocolError as error:
             raise Unreachable(f"{self.address} does not speak Redis's protocol") from error
-        return reply
+        return replies
 
     def answer(self, words: Sequence[Word]) -> Reply:
         """The next reply, which is to ``words``. Raises as ``call`` for a refusal."""

@@ -1,0 +1,252 @@
+"""Reads a sample of a cache's keys, or all of them, without a long command and without changing anything.
+
+One server walks its table in the order of the keys' hashes, which have nothing to do with their names: the first pages
+of SCAN are a random sample. A node of a cluster (from Valkey 8 and Redis 7.4 on) walks slot by slot, and keys with one
+hash tag share a slot, so there the first pages are no sample at all. Slots are chosen instead:
+
+- CLUSTER COUNTKEYSINSLOT tells how many keys each slot of each primary holds;
+- the fullest slots are looked at in any case, for they are where tagged keys stand;
+- of the others some are chosen at random, and stand for all that were not; in each, keys are chosen at random.
+
+How shares and their intervals follow from that stands in ``estimate``.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from random import Random
+from typing import TypeVar
+
+from perfctl.cache import families, slots
+from perfctl.cache.facts import Facts, Gaps
+from perfctl.cache.gather import Biggest, Gatherer
+from perfctl.cache.records import BigKey, Group, Sample, Stratum, Unread
+from perfctl.errors import PerfctlError
+from perfctl.servers.deployment import Deployment, Primary
+from perfctl.servers.redis import Node, Reply, pack
+
+#: Keys of a page: short enough for nobody to notice, and hardly slower than more.
+_COUNT = 500
+
+#: Keys of a slot that are chosen from, by keys that are chosen: a server that keeps a slot's keys by age gives the
+#: newest first.
+_CHOSEN_FROM = 10
+
+#: Commands about slots that are sent together.
+_TOGETHER = 1000
+
+#: Told how many keys were looked at, of about how many.
+Watch = Callable[[int, int], None]
+
+_Part = TypeVar("_Part")
+_Found = TypeVar("_Found")
+
+
+@dataclass(frozen=True, slots=True)
+class Manner:
+    """How keys are looked at."""
+
+    #: keys; None for all
+    limit: int | None
+    #: the largest keys that are kept
+    top: int
+    delimiter: bytes = b":"
+    #: parts of a name that are told apart; None for all
+    depth: int | None = None
+    seed: int | None = None
+
+
+def look(deployment: Deployment, manner: Manner, watch: Watch | None = None) -> Sample:
+    """Keys of all primaries, side by side. Raises Unreachable, Denied."""
+    began = time.monotonic()
+    primaries = deployment.primaries()
+    nodes = [deployment.open(each.address) for each in primaries]
+    run = _Run(manner, nodes, watch)
+    try:
+        if deployment.kind == "cluster" and manner.limit is not None:
+            strata, complete = run.of_slots(primaries, manner.limit)
+        else:
+            strata, complete = run.of_servers()
+        servers = run.held
+    except BaseException:
+        # A signal, or one server that failed: nobody is to wait for the others' answers.
+        for node in nodes:
+            node.close()
+        raise
+    unread = tuple(Unread.of(what, error) for what, error in run.gaps.items())
+    return Sample(
+        strata, complete, run.biggest(), time.monotonic() - began, unread, servers, counted_reads=run.counted_reads
+    )
+
+
+class _Run:
+    def __init__(self, manner: Manner, nodes: Sequence[Node], watch: Watch | None) -> None:
+        self._manner = manner
+        self._nodes = nodes
+        self._watch = watch
+        fold = families.folder(manner.delimiter)
+        self._family = (
+            fold if manner.depth is None else lambda key: families.cut(fold(key), manner.delimiter, manner.depth)
+        )
+        self._gaps = [Gaps() for _ in nodes]
+        self._biggest = [Biggest(manner.top) for _ in nodes]
+        self._walked = [0] * len(nodes)
+        self._sizes = [0] * len(nodes)
+
+    @property
+    def gaps(self) -> dict[str, PerfctlError]:
+        """Why something is not known, by what."""
+        return {what: error for each in self._gaps for what, error in each.errors.items()}
+
+    @property
+    def held(self) -> Mapping[str, int]:
+        """Keys by server."""
+        return {str(node.address): size for node, size in zip(self._nodes, self._sizes, strict=True)}
+
+    @property
+    def counted_reads(self) -> int:
+        """TYPE and PTTL count as reads of their keys, MEMORY USAGE does not."""
+        asked = [2 - len(each.given_up & {"types", "TTLs"}) for each in self._gaps]
+        return sum(each * walked for each, walked in zip(asked, self._walked, strict=True))
+
+    def biggest(self) -> tuple[BigKey, ...]:
+        """The largest keys of all servers."""
+        found = Biggest(self._manner.top)
+        for each in self._biggest:
+            for facts in each.largest():
+                found.add(facts)
+        return found.largest()
+
+    def of_servers(self) -> tuple[tuple[Stratum, ...], bool]:
+        """Keys as SCAN gives them."""
+        found = self._side_by_side(self._walk, range(len(self._nodes)))
+        groups = [group for group, _ in found if group.read]
+        return tuple(Stratum((group,), 1, group.held) for group in groups), all(whole for _, whole in found)
+
+    def _walk(self, number: int) -> tuple[Group, bool]:
+        node, limit = self._nodes[number], self._manner.limit
+        self._sizes[number] = total = node.call("DBSIZE")
+        gatherer = Gatherer(self._family, self._biggest[number])
+        ask: list[bytes | str | int] = ["SCAN", b"0", "COUNT", _COUNT]
+        node.send(pack(ask))
+        asked, trimmed = 0, False
+        # A key may come twice while the server's table grows; of all keys nobody remembers which came.
+        known: set[bytes] = set()
+        facts = Facts(node, self._gaps[number])
+        while True:
+            cursor, keys = node.answer(ask)
+            if limit is not None:
+                keys = [key for key in keys if key not in known]
+                trimmed = len(keys) > limit - asked
+                keys = keys[: limit - asked]
+                known.update(keys)
+            asked += len(keys)
+            more = cursor != b"0" and (limit is None or asked < limit)
+            ask[1] = cursor
+            facts.send(keys, pack(ask) if more else b"")
+            # While the server works on this page, the last one is summed up.
+            facts.take_up(gatherer)
+            self._tell(number, gatherer.read, total)
+            facts.receive()
+            if not more:
+                break
+        facts.take_up(gatherer)
+        whole = cursor == b"0" and not trimmed
+        # What has expired and was not deleted yet is counted by DBSIZE and seen by nobody.
+        held = gatherer.read if whole else max(total, gatherer.read)
+        self._tell(number, gatherer.read, held)
+        return Group(str(node.address), held, gatherer.read, gatherer.families()), whole
+
+    def of_slots(self, primaries: Sequence[Primary], limit: int) -> tuple[tuple[Stratum, ...], bool]:
+        """Keys of chosen slots."""
+        numbers = range(len(self._nodes))
+        counted = self._side_by_side(lambda n: _slot_sizes(self._nodes[n], sorted(primaries[n].slots)), numbers)
+        sizes = {slot: size for each in counted for slot, size in each.items()}
+        owner = {slot: number for number, each in enumerate(counted) for slot in each}
+        self._sizes = [sum(each.values()) for each in counted]
+        random = Random(self._manner.seed)
+        chosen = slots.choose(sizes, limit, random)
+        wanted = {**chosen.fullest, **chosen.random}
+        # A generator of its own for each server, so that a seed gives the same sample whoever answers first.
+        seeds = [random.random() for _ in numbers]
+
+        def one(number: int) -> dict[int, Group]:
+            mine = {slot: keys for slot, keys in wanted.items() if owner[slot] == number}
+            return self._slots(number, mine, sizes, Random(seeds[number]), sum(wanted.values()))
+
+        groups = {slot: group for each in self._side_by_side(one, numbers) for slot, group in each.items()}
+        first = [groups[slot] for slot in chosen.fullest if groups[slot].read]
+        others = [groups[slot] for slot in chosen.random if groups[slot].read]
+        strata = (
+            Stratum(tuple(first), len(first), sum(each.held for each in first)),
+            Stratum(
+                tuple(others),
+                len(others) + chosen.left_out,
+                sum(each.held for each in others) + chosen.keys_left_out,
+            ),
+        )
+        return tuple(each for each in strata if each.groups), chosen.complete
+
+    def _slots(
+        self, number: int, wanted: Mapping[int, int], sizes: Mapping[int, int], random: Random, of: int
+    ) -> dict[int, Group]:
+        node = self._nodes[number]
+        out: dict[int, Group] = {}
+        facts = Facts(node, self._gaps[number])
+        for some in _batches(wanted.items(), _TOGETHER // _CHOSEN_FROM):
+            commands = [
+                ("CLUSTER", "GETKEYSINSLOT", slot, min(sizes[slot], keys * _CHOSEN_FROM)) for slot, keys in some
+            ]
+            picked = [
+                names if len(names) <= keys else random.sample(names, keys)
+                for (_, keys), names in zip(some, _all(node.calls(commands)), strict=True)
+            ]
+            for keys in picked:
+                facts.send(keys)
+            for (slot, _), keys in zip(some, picked, strict=True):
+                gatherer = Gatherer(self._family, self._biggest[number])
+                facts.receive()
+                facts.take_up(gatherer)
+                held = max(sizes[slot], gatherer.read) if len(keys) < sizes[slot] else gatherer.read
+                out[slot] = Group(f"slot {slot}", held, gatherer.read, gatherer.families())
+                self._tell(number, self._walked[number] + gatherer.read, of)
+        return out
+
+    def _tell(self, number: int, walked: int, total: int) -> None:
+        self._walked[number] = walked
+        if self._watch is not None:
+            whole = sum(self._sizes) if self._manner.limit is None else min(sum(self._sizes), self._manner.limit)
+            self._watch(sum(self._walked), max(whole, sum(self._walked)) or total)
+
+    def _side_by_side(self, do: Callable[[_Part], _Found], parts: Iterable[_Part]) -> list[_Found]:
+        with ThreadPoolExecutor(max_workers=max(1, len(self._nodes))) as threads:
+            try:
+                return list(threads.map(do, parts))
+            except BaseException:
+                for node in self._nodes:
+                    node.close()
+                raise
+
+
+def _slot_sizes(node: Node, slots: Sequence[int]) -> dict[int, int]:
+    found: dict[int, int] = {}
+    for some in _batches(slots, _TOGETHER):
+        replies = _all(node.calls([("CLUSTER", "COUNTKEYSINSLOT", slot) for slot in some]))
+        found.update(zip(some, replies, strict=True))
+    return found
+
+
+def _all(replies: list[Reply]) -> list[Reply]:
+    for reply in replies:
+        if isinstance(reply, Exception):
+            raise reply
+    return replies
+
+
+def _batches(items: Iterable[_Part], size: int) -> Iterator[list[_Part]]:
+    listed = list(items)
+    for start in range(0, len(listed), size):
+        yield listed[start : start + size]
