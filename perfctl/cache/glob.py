@@ -31,23 +31,30 @@ def cut_off(pattern: bytes) -> bytes | None:
 
 def compiled(pattern: bytes) -> re.Pattern[bytes]:
     """The same as a regular expression over the whole key."""
-    out, at = [], 0
+    pieces: list[list[bytes]] = [[]]
+    at = 0
     while at < len(pattern):
         char = pattern[at : at + 1]
         at += 1
         if char == b"*":
-            out.append(b".*")
+            pieces.append([])
         elif char == b"?":
-            out.append(b".")
+            pieces[-1].append(b".")
         elif char == b"[":
             part, at = _bracket(pattern, at)
-            out.append(part)
+            pieces[-1].append(part)
         else:
             if char == b"\\" and at < len(pattern):
                 char = pattern[at : at + 1]
                 at += 1
-            out.append(re.escape(char))
-    return re.compile(b"".join(out), re.DOTALL)
+            pieces[-1].append(re.escape(char))
+    first, *rest = [b"".join(each) for each in pieces]
+    if not rest:
+        return re.compile(first, re.DOTALL)
+    # What stands between two `*` is taken where it comes first, for good: to try all other places too would take
+    # a time that grows with each `*` as many times over as the key is long.
+    middle = b"".join(b"(?>.*?" + each + b")" for each in rest[:-1] if each)
+    return re.compile(first + middle + b".*" + rest[-1], re.DOTALL)
 
 
 def _bracket(pattern: bytes, at: int) -> tuple[bytes, int]:

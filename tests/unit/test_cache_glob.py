@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 import pytest
@@ -104,3 +105,18 @@ def test_an_identifier_is_never_another_one(own: bytes, other: bytes) -> None:
 )
 def test_the_places_of_a_family(family: bytes, ids: Sequence[bytes], key: bytes, has: bool) -> None:
     assert matches(family, ids, key) is has
+
+
+def test_many_wildcards_take_no_time() -> None:
+    pattern = compiled(b"*a" * 30 + b"*b")
+    assert not pattern.fullmatch(b"a" * 5000)
+    assert pattern.fullmatch(b"a" * 5000 + b"b")
+
+
+_GLOB = st.text("ab*?", max_size=8).map(str.encode)
+
+
+@given(_GLOB, st.text("ab", max_size=10).map(str.encode))
+def test_wildcards_find_what_any_other_way_would(pattern: bytes, key: bytes) -> None:
+    plain = re.escape(pattern).replace(rb"\*", b".*").replace(rb"\?", b".")
+    assert bool(compiled(pattern).fullmatch(key)) == bool(re.fullmatch(plain, key, re.DOTALL))
