@@ -15,7 +15,7 @@ from perfctl.cache.model import Manner, Question
 from perfctl.cache.outcome import Flushed, Tally
 from perfctl.cache.probe import Probe
 from perfctl.cache.walk import Errand, Walk
-from perfctl.errors import CommandFailed, Incomplete, PerfctlError, Unreachable
+from perfctl.errors import Busy, CommandFailed, Incomplete, PerfctlError, Unreachable
 from perfctl.servers.deployment import Deployment, Primary, info, primaries_of
 from perfctl.servers.redis import Node
 
@@ -72,6 +72,9 @@ class Flush:
             try:
                 self._pass()
             except PerfctlError as error:
+                if not done.deleted and self._errand.backup is None:
+                    # The first of all: nothing was changed, and its own exit code says more.
+                    raise
                 raise Incomplete(
                     f"stopped after {done.deleted:,} keys: {error.message}",
                     hint=error.hint or self.goes_on,
@@ -165,15 +168,16 @@ class Flush:
             self._said = text
             self._say(text)
 
-    def _count(self, matched: int, deleted: int, too_large: int) -> None:
+    def _count(self, matched: int, deleted: int, too_large: int, lasting: int) -> None:
         """Told by a walk of what it came by."""
         with self._guard:
             self._tally.matched += matched
             self._tally.deleted += deleted
             self._tally.too_large += too_large
+            self._tally.lasting += lasting
             self._watch(self._tally)
-            if self._lock is not None:
-                self._lock.renew()
+        if self._lock is not None and self._lock.lost:
+            raise Busy("another flush has taken the lock meanwhile")
 
 
 @contextmanager

@@ -29,6 +29,8 @@ _BUSY = 0.8
 class Guard:
     """One reason to ask again, and what opens it where nobody can be asked."""
 
+    #: share, lasting, or the type
+    kind: str
     text: str
     opened_by: Literal["--confirm", "--include-persistent"]
 
@@ -40,13 +42,15 @@ def guards(look: Look) -> list[Guard]:
     found = []
     share = look.matched / max(look.keys, look.matched)
     if share > LARGE_SHARE:
-        found.append(Guard(f"it is {share:.0%} of all keys", "--confirm"))
+        found.append(Guard("share", f"it is {share:.0%} of all keys", "--confirm"))
     forever = without_ttl(look)
     if forever.value:
-        found.append(Guard(f"keys without TTL, which nothing brings back by itself: {forever}", "--include-persistent"))
+        text = f"keys without TTL, which nothing brings back by itself: {forever}"
+        found.append(Guard("lasting", text, "--include-persistent"))
     for name, part in types(look):
         if name in NO_CACHE:
-            found.append(Guard(f"keys of type {name}, which is no cache's: {part}", "--include-persistent"))
+            text = f"keys of type {name}, which is no cache's: {part}"
+            found.append(Guard(name, text, "--include-persistent"))
     return found
 
 
@@ -73,11 +77,11 @@ class Plan:
 
 
 def plan(question: Question, target: str, place: Sequence[object], matched: int) -> Plan:
-    """The plan of a flush of these keys on this target, whose servers are at ``place``."""
+    """The plan of a flush of so many of these keys on this target, whose servers are at ``place``."""
     shape = question.shape.pattern if question.shape else None
     what = (
         *(question.pattern, question.type, sorted(question.exclude), shape, question.ttl, question.idle_s),
-        *(question.larger_bytes, question.smaller_bytes, target, *place),
+        *(question.larger_bytes, question.smaller_bytes, target, *place, matched),
     )
     return Plan(hashlib.sha256(repr(what).encode()).hexdigest()[:10], matched)
 

@@ -30,7 +30,7 @@ def cut_off(pattern: bytes) -> bytes | None:
 
 
 def compiled(pattern: bytes) -> re.Pattern[bytes]:
-    """The same as a regular expression over the whole key."""
+    """The same as a regular expression over the whole key. ValueError where servers differ in what it means."""
     pieces: list[list[bytes]] = [[]]
     at = 0
     while at < len(pattern):
@@ -68,6 +68,9 @@ def _bracket(pattern: bytes, at: int) -> tuple[bytes, int]:
             members.add(pattern[at])
         elif pattern[at + 1 : at + 2] == b"-" and at + 2 < len(pattern):
             low, high = sorted((pattern[at], pattern[at + 2]))
+            if high > 0x7F:
+                # Compared as C's char, which has a sign on one machine and none on another.
+                raise ValueError("a range within [] begins and ends with ASCII characters")
             members.update(range(low, high + 1))
             at += 2
         else:

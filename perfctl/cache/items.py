@@ -15,6 +15,9 @@ from perfctl.report import Item, Status
 #: keys that are shown as they are
 _SHOWN = 10
 
+#: A name that is longer is cut.
+_LONG_BYTES = 500
+
 #: A key that takes more memory is shown as a large one, so many of them.
 LARGE_BYTES = 1024**2
 _LARGE_SHOWN = 5
@@ -38,6 +41,8 @@ class Share:
 
 def name_of(key: bytes) -> str:
     """A key as people can read it and type it again: what is not text stands as `\\xff`."""
+    if len(key) > _LONG_BYTES:
+        return f"{name_of(key[:_LONG_BYTES])}… ({len(key):,} bytes)"
     return key.decode("utf-8", "backslashreplace").replace("\n", "\\n").replace("\r", "\\r")
 
 
@@ -51,7 +56,11 @@ def title(question: Question) -> str:
 def keys(look: Look, question: Question, *, depth: int | None, top: int) -> list[Item]:
     """What a flush of these keys would hit: the whole, each family, what the pattern also takes in, ten of the keys."""
     if not look.matched:
-        return [Item("cache", title(question), Status.OK, f"no key of {look.keys:,} matches", data=_whole(look))]
+        text = f"no key of {look.keys:,} matches"
+        if look.too_large:
+            text = f"{look.too_large:,} keys match, and each takes more than {human_bytes(question.smaller_bytes or 0)}"
+        status = Status.SKIPPED if look.too_large else Status.OK
+        return [Item("cache", title(question), status, text, data=_whole(look))]
     items = [Item("cache", title(question), Status.OK, _said(look), data=_whole(look))]
     found = families.to_depth(families.gathered(look.families, question.delimiter), question.delimiter, depth)
     for family, count in found.most_common(top):
@@ -141,7 +150,7 @@ def _said(look: Look) -> str:
 
 def _whole(look: Look) -> dict[str, object]:
     if not look.matched:
-        return {"keys": look.keys, "matched": 0}
+        return {"keys": look.keys, "matched": 0, **({"too_large": look.too_large} if look.too_large else {})}
     ttl = without_ttl(look)
     return {
         "keys": look.keys,

@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-import getpass
 import json
 import os
-import socket
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from perfctl import __version__
+from perfctl.cache.owner import whoami
 from perfctl.errors import UsageError
 
 
 def usual_path(environ: Mapping[str, str]) -> Path:
     """Where the journal is when nobody says otherwise; see the XDG Base Directory Specification."""
-    state = environ.get("XDG_STATE_HOME")
-    return Path(state or Path.home() / ".local" / "state") / "perfctl" / "cache.jsonl"
+    try:
+        state = Path(environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state")
+    except RuntimeError:
+        raise UsageError("nobody knows where this user's files are", hint="--journal PATH names one") from None
+    return state / "perfctl" / "cache.jsonl"
 
 
 class Journal:
@@ -27,13 +29,21 @@ class Journal:
     def __init__(self, path: Path) -> None:
         self._path = path
 
+    def noted(self, event: str, **facts: Any) -> list[str]:
+        """One line, once something was changed: what is wrong with the journal is a note and no reason to end."""
+        try:
+            self.write(event, **facts)
+        except UsageError as error:
+            return [f"warning: {error.message}"]
+        return []
+
     def write(self, event: str, **facts: Any) -> None:
         """One line. Raises UsageError when it cannot be written."""
         line = {
             "at": datetime.now(UTC).isoformat(timespec="milliseconds"),
             "event": event,
             "perfctl": __version__,
-            "by": f"{getpass.getuser()}@{socket.gethostname()}",
+            "by": whoami(),
             "pid": os.getpid(),
             **facts,
         }

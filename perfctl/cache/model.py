@@ -105,6 +105,8 @@ class Found:
     too_large: int = 0
     #: what the server itself spent on the walk; None where it does not tell
     server_s: float | None = None
+    #: keys of the database, matching or not, that do not expire; None where the server does not tell
+    lasting: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +141,11 @@ class Look:
     def too_large(self) -> int:
         """The keys that match and are left for their size."""
         return sum(each.too_large for each in self.parts)
+
+    @property
+    def may_have_lasting(self) -> bool:
+        """Whether some of the matching keys may be without TTL although the sample shows none."""
+        return self.sampled < self.matched and any(each.matched and each.lasting != 0 for each in self.parts)
 
     @property
     def sampled(self) -> int:

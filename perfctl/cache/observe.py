@@ -15,7 +15,7 @@ from perfctl.cache.reservoir import Reservoir
 from perfctl.cache.selection import ELEMENTS, ELSEWHERE, Command, Selection
 from perfctl.errors import CommandFailed, Denied, PerfctlError
 from perfctl.servers.deployment import Deployment, info
-from perfctl.servers.redis import Node, pack
+from perfctl.servers.redis import Address, Node, pack
 
 #: How much of its table a server walks for one page: short enough for nobody to notice, and hardly slower than more.
 COUNT = 500
@@ -29,7 +29,8 @@ _TOGETHER = 100
 #: Different families that are told apart; more are named by what they have in common anyway.
 _FAMILIES = 100_000
 
-#: Pages that are looked at in each other database.
+#: Other databases that are looked into, and pages of each.
+_ELSEWHERE_DATABASES = 32
 _ELSEWHERE_PAGES = 20
 
 #: Told how many keys were walked past and how many of them match.
@@ -51,7 +52,7 @@ def look(deployment: Deployment, question: Question, watch: Watch | None = None,
             if watch is not None:
                 watch(sum(each[0] for each in counts), sum(each[1] for each in counts))
 
-        return _one(nodes[number], question, seen, Random(seed))
+        return _one(nodes[number], question, seen, Random(seed), deployment.seeds.login.db)
 
     with ThreadPoolExecutor(max_workers=max(1, len(primaries))) as threads:
         try:
@@ -70,7 +71,7 @@ def pages(node: Node, question: Question, selection: Selection) -> Iterator[list
     Raises Denied, CommandFailed. As SCAN has it, a key that is there all the time comes at least once, and maybe twice.
     """
     words: list[bytes | str | int] = ["MATCH", question.pattern, "COUNT", COUNT]
-    if question.type:
+    if question.type is not None:
         words += ["TYPE", question.type]
     ask: list[bytes | str | int] = ["SCAN", b"0", *words]
     node.send(pack(ask))
@@ -93,8 +94,18 @@ def other_databases(deployment: Deployment, question: Question) -> list[int]:
         return []
     address = deployment.primaries()[0].address
     own = deployment.seeds.login.db
-    numbers = [int(name[2:]) for name in info(deployment.node, "keyspace") if name.startswith("db")]
+    numbers = [int(name[2:]) for name in _keyspace(deployment, address) if name.startswith("db")]
+    numbers = numbers[:_ELSEWHERE_DATABASES]
     return [number for number in numbers if number != own and _has_some(deployment.open(address), number, question)]
+
+
+def _keyspace(deployment: Deployment, address: Address) -> dict[str, str]:
+    # The connection of the beginning may have been closed meanwhile, for it said nothing while the keys were walked.
+    node = deployment.open(address)
+    try:
+        return info(node, "keyspace")
+    finally:
+        node.close()
 
 
 def _has_some(node: Node, database: int, question: Question) -> bool:
@@ -108,7 +119,7 @@ def _has_some(node: Node, database: int, question: Question) -> bool:
         node.close()
 
 
-def _one(node: Node, question: Question, watch: Watch, random: Random) -> tuple[Found, str]:
+def _one(node: Node, question: Question, watch: Watch, random: Random, database: int = 0) -> tuple[Found, str]:
     began = time.monotonic()
     spent = _scanning_s(node)
     selection = Selection(question)
@@ -141,8 +152,16 @@ def _one(node: Node, question: Question, watch: Watch, random: Random) -> tuple[
         time.monotonic() - began,
         selection.too_large,
         None if spent is None or after is None else max(0.0, after - spent),
+        _lasting(node, database),
     )
     return part, why
+
+
+def _lasting(node: Node, database: int) -> int | None:
+    """How many keys of a database never expire, whatever their names; None where the server does not tell."""
+    told = info(node, "keyspace").get(f"db{database}", "")
+    found = dict(pair.split("=") for pair in told.split(",") if "=" in pair)
+    return int(found["keys"]) - int(found["expires"]) if found.keys() >= {"keys", "expires"} else None
 
 
 def _scanning_s(node: Node) -> float | None:

@@ -17,8 +17,9 @@ class Tally:
     matched: int = 0
     #: or given a short life
     deleted: int = 0
-    #: keys that matched and were left for their size
+    #: keys that matched and were left for their size, or because they never expire
     too_large: int = 0
+    lasting: int = 0
     #: walks that began anew, for another server has the keys now
     restarts: int = 0
 
@@ -84,6 +85,9 @@ def of_flush(asked: Question, manner: Manner, done: Flushed, kept: Kept | None, 
         data["too_large"] = left = done.passes[-1].too_large
         if left:
             lines.append(f"{left:,} left, each of which takes more than {human_bytes(asked.smaller_bytes)}")
+    if lasting := done.passes[-1].lasting:
+        data["lasting"] = lasting
+        lines.append(f"{lasting:,} left, which never expire: --include-persistent takes them too")
     if data["restarts"]:
         lines.append(f"walks that began anew for another server had the keys: {data['restarts']}")
     if done.moving:

@@ -27,6 +27,7 @@ class PageSize:
     count: int
     #: a fixed COUNT was asked for
     fixed: bool = False
+    most: int = CEILING
     _since: float | None = None
     _times: deque[float] = field(default_factory=lambda: deque(maxlen=200))
 
@@ -38,9 +39,9 @@ class PageSize:
             return
         usual = median(self._times)
         if usual > PAGE_BUDGET_S:
-            self.count = max(FLOOR, round(self.count / _STEP))
+            self.count = min(self.most, max(FLOOR, round(self.count / _STEP)))
         elif usual < PAGE_BUDGET_S / 2:
-            self.count = min(CEILING, round(self.count * _STEP))
+            self.count = min(self.most, round(self.count * _STEP))
         self._since = now
         self._times.clear()
 

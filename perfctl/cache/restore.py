@@ -75,7 +75,6 @@ class Restore:
                     break
                 self._send(portion)
                 self._watch(self._done)
-                self._lock.renew()
         except PerfctlError as error:
             if not self._done.restored:
                 raise

@@ -32,8 +32,9 @@ class Selection:
         self._ttl = ttl or question.ttl is not None
         self._idle = question.idle_s is not None
         self._size = question.larger_bytes is not None or question.smaller_bytes is not None
-        #: keys that would be meant and are larger than the question allows
+        #: keys that would be meant and are larger than the question allows, or do not expire though it wants that
         self.too_large = 0
+        self.lasting = 0
 
     @property
     def by_traits(self) -> bool:
@@ -75,7 +76,10 @@ class Selection:
     def has(self, traits: Traits | None) -> bool:
         """Whether a key with these traits is meant."""
         question = self._question
-        if traits is None or (question.ttl is not None and not question.ttl.has(traits.ttl_ms)):
+        if traits is None:
+            return False
+        if question.ttl is not None and not question.ttl.has(traits.ttl_ms):
+            self.lasting += traits.ttl_ms is None
             return False
         if question.idle_s is not None and (traits.idle_s or 0) < question.idle_s:
             return False

@@ -14,20 +14,28 @@ from perfctl.cache.backup import Backup
 from perfctl.cache.items import name_of
 from perfctl.cache.lock import KEY as LOCK
 from perfctl.cache.model import Manner, Question, Traits
-from perfctl.cache.pace import Bucket, PageSize, excess_s, next_pause_s
+from perfctl.cache.pace import CEILING, Bucket, PageSize, excess_s, next_pause_s
 from perfctl.cache.probe import LAG_BYTES, Probe
 from perfctl.cache.removal import Expire, Removal, Unlink, keys_of
 from perfctl.cache.route import Router
 from perfctl.cache.selection import ELSEWHERE, Command, Selection
-from perfctl.errors import CommandFailed, ConnectionLost, Denied
+from perfctl.errors import CommandFailed, ConnectionLost, Denied, PerfctlError
 from perfctl.servers.deployment import Deployment, Primary
 from perfctl.servers.redis import Node, Reply, Word, pack, refusal
 
 #: How often the time that others wait is judged.
 _JUDGE_EVERY_S = 0.25
 
-#: Keys whose rights are tried together.
+#: Keys whose rights are tried together, and what no key ends with.
 _TOGETHER = 500
+_NOBODY = b":perfctl:no-such-key"
+
+#: Pages a second at a given rate, and the smallest of them.
+_PAGES_PER_S = 5
+_LEAST = 10
+
+#: A connection that waits says something so often.
+_SPEAK_EVERY_S = 1.0
 
 #: The longest sleep, so that a signal is heard.
 _NAP_S = 0.2
@@ -41,8 +49,8 @@ class Errand:
     question: Question
     manner: Manner
     stop: Callable[[], int | None]
-    #: told of keys that matched, that were taken away, and that were left for their size
-    count: Callable[[int, int, int], None]
+    #: told of keys that matched, that were taken away, that were left for their size, and for they never expire
+    count: Callable[[int, int, int, int], None]
     #: where values go before they are taken away
     backup: Backup | None = None
 
@@ -56,6 +64,10 @@ class Walk:
         self._node = node
         self._probe = probe
         self._size = PageSize(manner.count, manner.fixed)
+        if manner.rate and not manner.fixed:
+            # A page goes at once: at a low rate it is a small one.
+            self._size.most = max(_LEAST, min(CEILING, round(manner.rate / of / _PAGES_PER_S)))
+            self._size.count = min(manner.count, self._size.most)
         self._bucket = Bucket(manner.rate / of if manner.rate else None)
         self._removal: Removal = Unlink(by_slot=errand.deployment.kind == "cluster")
         if manner.soft_s is not None:
@@ -66,6 +78,8 @@ class Walk:
         #: commands that are sent and not answered
         self._sent: deque[Command] = deque()
         self._pause_s = 0.0
+        #: keys of the page that was sent last, which the rate asks to be waited for
+        self._charged = 0
         self._judged = time.monotonic()
 
     def run(self) -> None:
@@ -78,10 +92,12 @@ class Walk:
             while True:
                 cursor, keys = self._node.answer(page)
                 self._size.took(time.perf_counter() - asked, time.monotonic())
+                # First, so that nothing stands between the look at a key, its backup and its end.
+                self._wait(self._charged)
                 commands = self._commands(keys)
+                self._charged = sum(len(keys_of(each)) for each in commands)
                 going = cursor != b"0" and self._errand.stop() is None
                 before = len(self._sent)
-                self._wait(sum(len(keys_of(each)) for each in commands))
                 self._sent.extend(commands)
                 page = self._ask(cursor)
                 asked = time.perf_counter()
@@ -97,7 +113,7 @@ class Walk:
     def _ask(self, cursor: bytes) -> list[Word]:
         question = self._errand.question
         words: list[Word] = ["SCAN", cursor, "MATCH", question.pattern, "COUNT", self._size.count]
-        return [*words, "TYPE", question.type] if question.type else words
+        return words if question.type is None else [*words, "TYPE", question.type]
 
     def _commands(self, keys: list[bytes]) -> list[Command]:
         """What takes the keys of a page away, those that are meant, once they are in the backup."""
@@ -112,17 +128,18 @@ class Walk:
             keys, traits = self._meant(keys)
         commands = self._removal.commands(keys, traits)
         if passed := len(keys) - sum(len(keys_of(each)) for each in commands):
-            self._errand.count(passed, 0, 0)
+            self._errand.count(passed, 0, 0, 0)
         return commands
 
     def _meant(self, keys: list[bytes]) -> tuple[list[bytes], list[Traits | None]]:
         """Those whose traits are asked for; where there is a backup, those that are in it."""
-        before = self._selection.too_large
+        before = (self._selection.too_large, self._selection.lasting)
         traits = self._selection.traits(keys, self._of_keys)
         chosen = [self._selection.has(each) for each in traits]
         keys, traits = list(compress(keys, chosen)), list(compress(traits, chosen))
-        if large := self._selection.too_large - before:
-            self._errand.count(0, 0, large)
+        now = (self._selection.too_large, self._selection.lasting)
+        if now != before:
+            self._errand.count(0, 0, now[0] - before[0], now[1] - before[1])
         if self._errand.backup is not None:
             kept = self._errand.backup.keep(keys, traits, self._of_keys, self._node)
             keys, traits = list(compress(keys, kept)), list(compress(traits, kept))
@@ -149,7 +166,7 @@ class Walk:
             matched += len(keys_of(command))
             removed += self._removed(command, self._node.receive())
         if matched:
-            self._errand.count(matched, removed, 0)
+            self._errand.count(matched, removed, 0, 0)
 
     def _removed(self, command: Command, reply: Reply) -> int:
         if isinstance(reply, int):
@@ -175,41 +192,56 @@ class Walk:
                 excess = inf
             self._pause_s = next_pause_s(self._pause_s, excess, manner.max_latency_s)
         pause = max(self._pause_s, self._bucket.wait_s(keys, now))
-        until = now + pause
+        until, spoke = now + pause, now
         while (left := until - time.monotonic()) > 0 and self._errand.stop() is None:
             time.sleep(min(left, _NAP_S))
+            if time.monotonic() - spoke > _SPEAK_EVERY_S:
+                # Servers close a connection that says nothing for long (timeout).
+                self._settle(len(self._sent))
+                self._node.call("PING")
+                spoke = time.monotonic()
 
 
 def check_rights(node: Node, keys: Sequence[bytes], manner: Manner, *, backup: bool) -> Manner:
-    """Raise Denied when some of these keys may not be taken away: tried on names beside them, which no key has.
+    """Raise Denied when some of these keys may not be taken away, which are the sample of this server.
 
-    A user may have a right for some keys alone, so each of the sample is tried. The manner comes back fit for the
-    server: PEXPIRE's LT is known from Redis 7.0 on.
+    A user may have a right for some keys alone, so each is tried. The manner comes back fit for the server:
+    PEXPIRE's LT is known from Redis 7.0 on.
     """
-    nobody = [key + b":perfctl:no-such-key" for key in keys]
     if backup:
-        _tried(node, [("DUMP", key) for key in nobody])
+        _tried(node, [("DUMP", key) for key in keys])
         node.call("TIME")
     if manner.soft_s is None:
-        _tried(node, [("UNLINK", key) for key in nobody])
+        _tried(node, [("UNLINK", key) for key in keys])
         return manner
-    replies = _tried(node, [("PEXPIRE", key, 1, "LT") for key in nobody])
+    replies = _tried(node, [("PEXPIRE", key, 1, "LT") for key in keys])
     if any("wrong number of arguments" in reply.message for reply in replies):
         manner = replace(manner, shorten=False)
-        _tried(node, [("PEXPIRE", key, 1) for key in nobody])
+        _tried(node, [("PEXPIRE", key, 1) for key in keys])
     return manner
 
 
 def _tried(node: Node, commands: Sequence[Command]) -> list[CommandFailed]:
-    """Those that failed for another reason than a right: another node has the key, or the option is not known."""
+    """Those that failed for another reason than a right: another node has the key, or the option is not known.
+
+    In a transaction that is discarded a command is checked and never carried out. Whoever may not open one tries a
+    name beside each key, which no key has.
+    """
+    begun = node.calls([("MULTI",)])[0]
+    if isinstance(begun, PerfctlError):
+        commands = [(name, bytes(key) + _NOBODY, *rest) for name, key, *rest in commands if isinstance(key, bytes)]
     replies: list[object] = []
-    for start in range(0, len(commands), _TOGETHER):
-        replies += node.calls(commands[start : start + _TOGETHER])
+    try:
+        for start in range(0, len(commands), _TOGETHER):
+            replies += node.calls(commands[start : start + _TOGETHER])
+    finally:
+        if not isinstance(begun, PerfctlError):
+            node.call("DISCARD")
     denied = [number for number, reply in enumerate(replies) if isinstance(reply, Denied)]
     if denied:
         first = replies[denied[0]]
         assert isinstance(first, Denied)
-        key = keys_of(commands[denied[0]])[0].removesuffix(b":perfctl:no-such-key")
+        key = keys_of(commands[denied[0]])[0].removesuffix(_NOBODY)
         of = f"{len(denied):,} of {len(commands):,} keys that were looked at, such as {name_of(key)}"
         raise Denied(f"{of}: {first.message}; nothing was changed", hint=first.hint)
     return [reply for reply in replies if isinstance(reply, CommandFailed)]

@@ -17,10 +17,22 @@ def main(argv: Sequence[str] | None = None) -> None:
         # Answered before anything else is imported: shells and package managers ask it often.
         sys.stdout.write(f"perfctl {__version__}\n")
         return
+    _mend_streams()
     _start_quickly()
     from perfctl.cli.app import run
 
     run(arguments)
+
+
+def _mend_streams() -> None:
+    """Streams that can be written to: one may be closed, or take ASCII alone, and neither is to end a run half-way."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            # Not by the lowest number that is free, which a socket could get next.
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115, PTH123
+        elif hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _start_quickly() -> None:

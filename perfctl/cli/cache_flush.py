@@ -11,7 +11,7 @@ from perfctl.cache import act, decide, items, outcome, walk
 from perfctl.cache.backup import Backup
 from perfctl.cache.journal import Journal, usual_path
 from perfctl.cache.lock import FlushLock
-from perfctl.cache.model import Look
+from perfctl.cache.model import Look, Ttl
 from perfctl.cache.route import Router
 from perfctl.cli.cache_progress import Progress
 from perfctl.cli.cache_wish import Wish
@@ -41,12 +41,10 @@ def flush(session: Session, wished: Wish) -> Report:
     for note in notes:
         session.say(note)
     seen = _ask(session, deployment, seen, wished)
-    router = Router(deployment, deployment.node.address)
-    session.closed_at_the_end(router.close)
-    manner = wished.manner
     if not wished.everything:
-        some = [each.key for part in seen.parts for each in part.sample]
-        manner = walk.check_rights(deployment.node, some, manner, backup=wished.backup is not None)
+        wished = _permitted(deployment, seen, _cautious(seen, wished))
+    router = Router(deployment, deployment.primaries()[0].address)
+    session.closed_at_the_end(router.close)
     journal = Journal(Path(wished.journal) if wished.journal else usual_path(os.environ))
     facts = _facts(session, deployment, wished)
     journal.write("flush", **facts, matched=seen.matched, of=seen.keys)
@@ -56,18 +54,42 @@ def flush(session: Session, wished: Wish) -> Report:
         if wished.everything:
             done, item = _empty(session, deployment, seen)
         else:
-            done, item = _delete(session, deployment, replace(wished, manner=manner), seen, lock)
-    except PerfctlError as error:
-        journal.write("flush failed", **facts, error=error.message)
+            done, item = _delete(session, deployment, wished, seen, lock)
+    except BaseException as error:
+        message = error.message if isinstance(error, PerfctlError) else type(error).__name__
+        notes += journal.noted("flush failed", **facts, error=message)
         raise
     finally:
         act.released(lock)
-    journal.write("flush ended", **{**facts, **item.data})
+    notes += journal.noted("flush ended", **{**facts, **item.data})
     if done.stopped is None:
         return session.report([item], notes=notes)
     text = f"stopped by a signal after {done.deleted:,} keys; the rest is as it was"
     again = Interrupted(done.stopped, text, hint=done.goes_on or None)
     return session.report([item], notes=notes, error=again)
+
+
+def _cautious(seen: Look, wished: Wish) -> Wish:
+    """What a sample cannot rule out and nobody has agreed to is left, key by key: those that never expire."""
+    shown = any(each.kind == "lasting" for each in decide.guards(seen))
+    if wished.persistent or shown or wished.asked.ttl is not None or not seen.may_have_lasting:
+        return wished
+    return replace(wished, asked=replace(wished.asked, ttl=Ttl()))
+
+
+def _permitted(deployment: Deployment, seen: Look, wished: Wish) -> Wish:
+    """The wish, fit for the servers. Raises Denied when a right is missing on any, before the first key goes."""
+    samples = {part.server: [each.key for each in part.sample] for part in seen.parts}
+    manner = wished.manner
+    for primary in deployment.primaries():
+        # A connection that was opened before the question may have been closed for saying nothing.
+        node = deployment.open(primary.address)
+        try:
+            keys = samples.get(str(primary.address), [])
+            manner = walk.check_rights(node, keys, manner, backup=wished.backup is not None) if keys else manner
+        finally:
+            node.close()
+    return replace(wished, manner=manner)
 
 
 def _shown(session: Session, deployment: Deployment, seen: Look, wished: Wish) -> list[Item]:
@@ -90,15 +112,19 @@ def _shown(session: Session, deployment: Deployment, seen: Look, wished: Wish) -
 
 
 def _plan(session: Session, deployment: Deployment, seen: Look, wished: Wish) -> decide.Plan:
-    place = (deployment.seeds.login.db, wished.everything, wished.manner.soft_s)
-    return decide.plan(wished.asked, session.target.name, place, seen.matched)
+    return _plan_of(session, deployment, seen, wished, seen.matched)
+
+
+def _plan_of(session: Session, deployment: Deployment, seen: Look, wished: Wish, keys: int) -> decide.Plan:
+    servers = sorted(part.server for part in seen.parts)
+    place = (deployment.seeds.login.db, *servers, wished.everything, wished.manner.soft_s)
+    return decide.plan(wished.asked, session.target.name, place, keys)
 
 
 def _ask(session: Session, deployment: Deployment, seen: Look, wished: Wish) -> Look:
     """Show what would go, and have it confirmed; the look that this was about. Raises Refused, NotConfirmed."""
-    plan = _plan(session, deployment, seen, wished)
     before = wished.plan
-    if before is not None and before.what != plan.what:
+    if before is not None and before != _plan_of(session, deployment, seen, wished, before.matched):
         raise Refused(
             f"{before.id} is the plan of another flush; nothing was changed",
             hint="pattern, filters, target and database have to be those of its --dry-run",
@@ -112,8 +138,10 @@ def _ask(session: Session, deployment: Deployment, seen: Look, wished: Wish) -> 
         if time.monotonic() - asked_at < _STALE_S:
             return seen
         before = _plan(session, deployment, seen, wished)
+        answered = {each.kind for each in decide.guards(seen)}
         seen = look(session, deployment, wished.asked)
-        if not before.moved(seen.matched):
+        more = {each.kind for each in decide.guards(seen)} - answered
+        if not before.moved(seen.matched) and not more and seen.matched <= (wished.max_keys or seen.matched):
             return seen
 
 

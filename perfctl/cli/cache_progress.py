@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 import time
 
@@ -62,5 +63,7 @@ class Progress:
             self._session.event(**facts)
         if not self._on:
             return
-        sys.stderr.write(f"\r\x1b[K{text}" if self._live else f"{text}\n")
+        # A line that is folded is not overwritten by the next.
+        width = shutil.get_terminal_size().columns - 1
+        sys.stderr.write(f"\r\x1b[K{text[:width]}" if self._live else f"{text}\n")
         sys.stderr.flush()

@@ -19,9 +19,10 @@ def question(session: Session, pattern: str | None, choice: Mapping[str, Any]) -
     from perfctl.cache.model import Question
     from perfctl.cli.session import duration_s
 
+    refuse_empty(choice, but=("family", "id"))
+    if choice["type"] is not None and not choice["type"].isascii():
+        raise UsageError("--type: no type has a name of such letters")
     delimiter = os.fsencode(":" if choice["delimiter"] is None else choice["delimiter"])
-    if not delimiter:
-        raise UsageError("--delimiter is empty")
     shape = None
     if choice["family"] is not None:
         if pattern is not None:
@@ -36,16 +37,29 @@ def question(session: Session, pattern: str | None, choice: Mapping[str, Any]) -
     else:
         words = os.fsencode(pattern)
         words = glob.escape(words) if choice["literal"] else words
+    without = tuple(os.fsencode(each) for each in choice["exclude"] or ())
+    for each in without:
+        try:
+            glob.compiled(each)
+        except ValueError as error:
+            raise UsageError(f"--exclude: {error}") from None
     return Question(
         words,
         choice["type"],
-        tuple(os.fsencode(each) for each in choice["exclude"] or ()),
+        without,
         delimiter,
         shape,
         None if choice["ttl"] is None else _ttl(choice["ttl"]),
         duration_s("--idle", choice["idle"]),
         None if choice["larger"] is None else size_bytes("--larger", choice["larger"]),
     )
+
+
+def refuse_empty(said: Mapping[str, Any], but: Sequence[str] = ()) -> None:
+    """Raise UsageError for an option whose value is empty: a variable that is not set must not take a guard away."""
+    for key, value in said.items():
+        if key not in but and (value == "" or (isinstance(value, list) and "" in value)):
+            raise UsageError(f"--{key.replace('_', '-')} is empty", hint="is a variable of the script unset?")
 
 
 def size_bytes(option: str, text: str) -> int:

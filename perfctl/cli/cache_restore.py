@@ -40,7 +40,7 @@ def restore(session: Session, file: str, *, overwrite: bool, journal: str | None
     session.say("\n".join((*notes, columns(found))))
     again = " over those that are there again" if overwrite else ""
     session.confirm(f"Restore {keys:,} keys from {file}{again} on {session.target.name}?")
-    router = Router(deployment, deployment.node.address)
+    router = Router(deployment, deployment.primaries()[0].address)
     session.closed_at_the_end(router.close)
     written = Journal(Path(journal) if journal else usual_path(os.environ))
     facts = {"target": session.target.name, "server": str(deployment.node.address), "backup": file}

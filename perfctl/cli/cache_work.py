@@ -13,6 +13,9 @@ from perfctl.errors import CommandFailed, UsageError
 from perfctl.report import Item, Report
 from perfctl.servers.deployment import Deployment
 
+#: numbers of other databases that are told
+_DATABASES = 8
+
 #: a longer name moves what stands beside it
 _NAME = 40
 
@@ -45,7 +48,10 @@ def look(session: Session, deployment: Deployment, asked: Question) -> Look:
 def elsewhere(deployment: Deployment, asked: Question) -> list[str]:
     """What to know of databases beside this one: the wrong number in an address is easily made."""
     found = observe.other_databases(deployment, asked)
-    return [f"database {number} has keys that match too; they are not looked at, and stay" for number in found]
+    if not found:
+        return []
+    some = ", ".join(map(str, found[:_DATABASES])) + (" and others" if len(found) > _DATABASES else "")
+    return [f"other databases have keys that match too, which are not looked at and stay: {some}"]
 
 
 def server(deployment: Deployment) -> str:

@@ -202,7 +202,9 @@ class Session:
         return not self.options.no_input and sys.stdin is not None and sys.stdin.isatty()
 
     def _ask(self, question: str) -> str:
-        sys.stderr.write(question)
+        from perfctl.render.plain import escape
+
+        sys.stderr.write("\n".join(escape(line) for line in question.split("\n")))
         sys.stderr.flush()
         return sys.stdin.readline().strip()
 

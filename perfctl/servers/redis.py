@@ -319,6 +319,10 @@ def read_address(url: str, password: str | None, application: str, connect_timeo
         raise ConfigError("the cache's address cannot be read", hint="redis://user:password@host:6379/0") from None
     first: dict[str, Any] = dict(found[0])
     own = {key: first.pop(key, None) for key in ("host", "port", "path", "db", "username", "password")}
+    for key in _NOT_HERE:
+        first.pop(key, None)
+    if strange := [key for key in first if key != "connection_class" and not key.startswith("ssl_")]:
+        raise ConfigError(f"the cache's address has an option that nobody knows: {strange[0]}")
     factory = first.pop("connection_class", Connection)
     if factory is UnixDomainSocketConnection:
         factory = Connection
@@ -340,6 +344,15 @@ def read_address(url: str, password: str | None, application: str, connect_timeo
         service or None,
         through_sentinel=kind == "sentinel",
     )
+
+
+#: Options of redis-py's own pools and of how it speaks, which an address may have for the application's sake.
+_NOT_HERE = (
+    *("socket_timeout", "socket_connect_timeout", "socket_keepalive", "socket_read_size", "socket_type"),
+    *("retry_on_timeout", "retry_on_error", "health_check_interval", "max_connections", "timeout", "protocol"),
+    *("decode_responses", "encoding", "encoding_errors", "client_name", "lib_name", "lib_version"),
+    *("single_connection_client", "auto_close_connection_pool", "credential_provider", "legacy_responses"),
+)
 
 
 def _has_port(host: str) -> bool:
