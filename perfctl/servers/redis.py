@@ -10,10 +10,10 @@ from __future__ import annotations
 import socket
 import ssl
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, BinaryIO
 from urllib.parse import urlsplit
 
 import hiredis
@@ -177,18 +177,41 @@ def pack(words: Sequence[Word]) -> bytes:
     return packed
 
 
-def unpack(chunks: Iterable[bytes]) -> Iterator[list[bytes]]:
-    """The commands in a stream of packed ones; one that breaks off is left out. ValueError for what is none."""
-    reader = hiredis.Reader()
-    for chunk in chunks:
-        reader.feed(chunk)
-        try:
-            while (command := reader.gets()) is not False:
-                if not isinstance(command, list) or not all(isinstance(word, bytes) for word in command) or not command:
-                    raise ValueError("it holds something else than commands")
-                yield command
-        except hiredis.ProtocolError as error:
-            raise ValueError("it holds something else than commands") from error
+def unpack(file: BinaryIO, size: int) -> Iterator[list[bytes]]:
+    """The commands in a file of packed ones; one that breaks off at ``size`` is left out. ValueError for what is none.
+
+    No number in the file makes room in memory for more than the file has.
+    """
+    while (count := _length(file, b"*")) is not None:
+        if not 0 < count <= _MOST_WORDS:
+            raise ValueError("it holds something else than commands")
+        words: list[bytes] = []
+        for _ in range(count):
+            length = _length(file, b"$")
+            if length is None or length + len(_LINE_END) > size - file.tell():
+                return
+            words.append(file.read(length))
+            if file.read(len(_LINE_END)) != _LINE_END:
+                raise ValueError("a word in it has another length than is said")
+        yield words
+
+
+#: No command of a packed file has more; it bounds what a damaged number can ask for.
+_MOST_WORDS = 64
+_LINE_END = b"\r\n"
+#: A sign, the digits of a length, and the line's end.
+_MOST_LINE = 24
+
+
+def _length(file: BinaryIO, sign: bytes) -> int | None:
+    """The number in the next line, as ``pack`` writes it; None where the file ends."""
+    line = file.readline(_MOST_LINE)
+    if not line.endswith(_LINE_END) and len(line) < _MOST_LINE and not line.endswith(b"\n"):
+        return None
+    digits = line[1:-2]
+    if line[:1] != sign or not line.endswith(_LINE_END) or not digits.isdigit() or b"%d" % int(digits) != digits:
+        raise ValueError("it holds something else than commands")
+    return int(digits)
 
 
 def slot_of(key: bytes) -> int:
