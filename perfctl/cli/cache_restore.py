@@ -54,6 +54,7 @@ def restore(session: Session, file: str, *, overwrite: bool, journal: str | None
                 deployment,
                 overwrite=overwrite,
                 lock=lock,
+                soft=saved.facts.get("soft_s") is not None,
                 stop=stop,
                 watch=lambda done: progress.deleting(done.keys, done.restored, "restored"),
             )

@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 import os
 import threading
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pytest
 
-from perfctl.cache.backup import Backup, Saved
+from perfctl.cache.backup import Backup, Record, Saved
 from perfctl.cache.model import Traits
-from perfctl.errors import UsageError
-from perfctl.servers.redis import pack
+from perfctl.cache.restore import Restore, Restored, is_damaged
+from perfctl.errors import CommandFailed, ConnectionLost, Denied, Incomplete, Refused, UsageError
+from perfctl.servers.redis import Address, pack
 
 
 class FakeNode:
@@ -186,3 +188,93 @@ def test_several_may_write_at_once(tmp_path: Path) -> None:
     saved = Saved(path)
     assert (len(list(saved.records())), saved.whole) == (80, True)
     assert json.dumps(saved.facts) == '{"server": "x"}'
+
+
+class FakeServer:
+    """Takes RESTORE, or says what it is told to; a deployment, its one primary and the connection to it."""
+
+    kind = "single"
+    version = "Fake 1"
+    address = Address("fake", 1)
+    slots = range(0)
+    answer_within_s: float | None = 5.0
+
+    def __init__(self, says: Mapping[object, object] | None = None) -> None:
+        self.says = says or {}
+        self.had: list[tuple[list[object], float | None]] = []
+
+    def primaries(self) -> list[FakeServer]:
+        return [self]
+
+    def open(self, _: object) -> FakeServer:
+        return self
+
+    def close(self) -> None:
+        pass
+
+    def renew(self) -> None:
+        pass
+
+    def calls(self, commands: Sequence[tuple[object, ...]]) -> list[object]:
+        if commands[0][0] == "TIME":
+            return [[b"1000", b"0"]]
+        self.had.append(([command[1] for command in commands], self.answer_within_s))
+        replies = [self.says.get(command[1], b"OK") for command in commands]
+        for reply in replies:
+            if isinstance(reply, ConnectionLost):
+                raise reply
+        return replies
+
+
+def restored(server: FakeServer, records: Sequence[Record]) -> Restored:
+    return Restore(server, overwrite=False, lock=server).run(records)  # type: ignore[arg-type]
+
+
+def of_size(*sizes: int) -> list[Record]:
+    return [Record(b"%d" % number, 0, b"x" * size) for number, size in enumerate(sizes)]
+
+
+def test_a_large_value_goes_alone_and_has_more_time() -> None:
+    server = FakeServer()
+    assert restored(server, of_size(10, 10, 200_000, 100_000, 4_000_000, 10, 10)).restored == 7
+    assert [keys for keys, _ in server.had] == [[b"0"], [b"1", b"2"], [b"3"], [b"4"], [b"5", b"6"]]
+    times = [within_s for _, within_s in server.had]
+    assert times[:3] == [5, 5, 5]
+    assert times[3] is not None
+    assert 70 < times[3] < 90
+    assert server.answer_within_s == 5
+
+
+@pytest.mark.parametrize("code", ["OOM", "READONLY", "MISCONF"])
+def test_what_was_restored_is_told_when_the_server_takes_no_more(code: str) -> None:
+    server = FakeServer({b"3": CommandFailed(f"RESTORE: {code} no more", code=code)})
+    with pytest.raises(Incomplete, match="stopped after 9 keys"):
+        restored(server, of_size(*[1] * 10))
+    with pytest.raises(CommandFailed):
+        restored(FakeServer({b"0": CommandFailed(code, code=code)}), of_size(1, 1))
+
+
+def test_replies_that_do_not_come_are_no_promise_that_nothing_was_changed() -> None:
+    with pytest.raises(Incomplete):
+        restored(FakeServer({b"0": ConnectionLost("gone")}), of_size(1, 1))
+
+
+def test_a_right_that_some_keys_lack_ends_it_with_what_was_restored() -> None:
+    with pytest.raises(Incomplete, match="stopped after 2 keys"):
+        restored(FakeServer({b"1": Denied("no")}), of_size(1, 1, 1))
+    with pytest.raises(Denied):
+        restored(FakeServer({b"0": Denied("no")}), of_size(1, 1, 1))
+
+
+def test_the_checksum_of_a_value() -> None:
+    # The check value of CRC-64 of Jones.
+    payload = b"123456789" + 0xE9C6D914C4B8D9CA.to_bytes(8, "little")
+    assert not is_damaged(payload)
+    assert is_damaged(b"0" + payload[1:])
+    assert is_damaged(payload[:5])
+    refused = CommandFailed("RESTORE: ERR DUMP payload version or checksum are wrong", code="ERR")
+    # A newer server's values are none that are damaged.
+    with pytest.raises(Refused, match="Fake 1 cannot read"):
+        restored(FakeServer({b"k": refused}), [Record(b"k", 0, payload)])
+    done = restored(FakeServer({b"k": refused}), [Record(b"k", 0, b"broken value"), *of_size(1)])
+    assert (done.restored, done.failed) == (1, {"the value in the backup is damaged": 1})
