@@ -182,36 +182,45 @@ def unpack(file: BinaryIO, size: int) -> Iterator[list[bytes]]:
 
     No number in the file makes room in memory for more than the file has.
     """
-    while (count := _length(file, b"*")) is not None:
+    left = size
+    while line := file.readline(_MOST_LINE):
+        count = _number(line, b"*")
+        if count is None:
+            return
         if not 0 < count <= _MOST_WORDS:
             raise ValueError("it holds something else than commands")
+        left -= len(line)
         words: list[bytes] = []
         for _ in range(count):
-            length = _length(file, b"$")
-            if length is None or length + len(_LINE_END) > size - file.tell():
+            line = file.readline(_MOST_LINE)
+            length = _number(line, b"$")
+            if length is None:
                 return
-            words.append(file.read(length))
-            if file.read(len(_LINE_END)) != _LINE_END:
+            left -= len(line) + length + len(_LINE_END)
+            if left < 0:
+                return
+            word = file.read(length + len(_LINE_END))
+            if not word.endswith(_LINE_END):
                 raise ValueError("a word in it has another length than is said")
+            words.append(word[:-2])
         yield words
 
 
 #: No command of a packed file has more; it bounds what a damaged number can ask for.
 _MOST_WORDS = 64
 _LINE_END = b"\r\n"
-#: A sign, the digits of a length, and the line's end.
+#: A sign, the digits of a number, and the line's end.
 _MOST_LINE = 24
 
 
-def _length(file: BinaryIO, sign: bytes) -> int | None:
-    """The number in the next line, as ``pack`` writes it; None where the file ends."""
-    line = file.readline(_MOST_LINE)
-    if not line.endswith(_LINE_END) and len(line) < _MOST_LINE and not line.endswith(b"\n"):
-        return None
+def _number(line: bytes, sign: bytes) -> int | None:
+    """What a line says that ``pack`` has written; None for one that the file's end cuts off."""
     digits = line[1:-2]
-    if line[:1] != sign or not line.endswith(_LINE_END) or not digits.isdigit() or b"%d" % int(digits) != digits:
-        raise ValueError("it holds something else than commands")
-    return int(digits)
+    if line[:1] == sign and line[-2:] == _LINE_END and digits.isdigit() and (digits[:1] != b"0" or digits == b"0"):
+        return int(digits)
+    if len(line) < _MOST_LINE and not line.endswith(b"\n"):
+        return None
+    raise ValueError("it holds something else than commands")
 
 
 def slot_of(key: bytes) -> int:
