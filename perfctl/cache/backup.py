@@ -262,7 +262,7 @@ class Saved:
 
     def _commands(self) -> Iterator[list[bytes]]:
         try:
-            with self._path.open("rb") as file:
+            with self._path.open("rb", buffering=_READ_BYTES) as file:
                 yield from unpack(file, os.fstat(file.fileno()).st_size)
         except OSError as error:
             raise UsageError(f'the backup "{self._path}" cannot be read: {error.strerror}') from error

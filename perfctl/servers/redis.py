@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any, BinaryIO
 from urllib.parse import urlsplit
 
@@ -213,6 +214,7 @@ _LINE_END = b"\r\n"
 _MOST_LINE = 24
 
 
+@lru_cache(maxsize=1024)  # The same few lengths stand in all of a file.
 def _number(line: bytes, sign: bytes) -> int | None:
     """What a line says that ``pack`` has written; None for one that the file's end cuts off."""
     digits = line[1:-2]
