@@ -28,6 +28,9 @@ _UNREADABLE = "DUMP payload version"
 _DAMAGED = "the value in the backup is damaged"
 _CHECKSUM_BYTES = 8
 
+#: Two ends of life so near are the same: each was reckoned from a time to live and a clock.
+_NEAR_MS = 1000
+
 
 @dataclass(slots=True)
 class Restored:
@@ -131,7 +134,7 @@ class Restore:
             sooner = (
                 isinstance(life_ms, int)
                 and life_ms != -1
-                and (not record.expires_at_ms or now_ms + life_ms < record.expires_at_ms)
+                and (not record.expires_at_ms or now_ms + life_ms < record.expires_at_ms + _NEAR_MS)
             )
             if failed is not None:
                 found.append((record, failed))
