@@ -54,6 +54,7 @@ def restore(session: Session, file: str, *, overwrite: bool, journal: str | None
                 deployment,
                 overwrite=overwrite,
                 lock=lock,
+                soft=saved.facts.get("soft_s") is not None,
                 stop=stop,
                 watch=lambda done: progress.deleting(done.keys, done.restored, "restored"),
             )
@@ -76,7 +77,7 @@ def restore(session: Session, file: str, *, overwrite: bool, journal: str | None
 def _content(saved: Saved) -> Counter[bytes]:
     """Its keys by family. Read to its end before anything is changed: a file that is damaged is told of now."""
     family = families.folder(b":")
-    return Counter(family(record.key) for record in saved.records())
+    return Counter(family(name) for name in saved.names())
 
 
 def _origin(saved: Saved) -> list[str]:
@@ -84,7 +85,7 @@ def _origin(saved: Saved) -> list[str]:
     facts = saved.facts
     lines = [f"the values are of {facts.get('server')}, database {facts.get('database')}, target {facts.get('target')}"]
     if not saved.whole:
-        lines.append("the flush that wrote it did not come to its end; what it took away is here all the same")
+        lines.append("the flush that wrote it did not come to its end, or the file lost its own: keys may be missing")
     return lines
 
 

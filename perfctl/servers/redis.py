@@ -10,10 +10,11 @@ from __future__ import annotations
 import socket
 import ssl
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any
+from functools import lru_cache
+from typing import Any, BinaryIO
 from urllib.parse import urlsplit
 
 import hiredis
@@ -177,18 +178,51 @@ def pack(words: Sequence[Word]) -> bytes:
     return packed
 
 
-def unpack(chunks: Iterable[bytes]) -> Iterator[list[bytes]]:
-    """The commands in a stream of packed ones; one that breaks off is left out. ValueError for what is none."""
-    reader = hiredis.Reader()
-    for chunk in chunks:
-        reader.feed(chunk)
-        try:
-            while (command := reader.gets()) is not False:
-                if not isinstance(command, list) or not all(isinstance(word, bytes) for word in command) or not command:
-                    raise ValueError("it holds something else than commands")
-                yield command
-        except hiredis.ProtocolError as error:
-            raise ValueError("it holds something else than commands") from error
+def unpack(file: BinaryIO, size: int) -> Iterator[list[bytes]]:
+    """The commands in a file of packed ones; one that breaks off at ``size`` is left out. ValueError for what is none.
+
+    No number in the file makes room in memory for more than the file has.
+    """
+    left = size
+    while line := file.readline(_MOST_LINE):
+        count = _number(line, b"*")
+        if count is None:
+            return
+        if not 0 < count <= _MOST_WORDS:
+            raise ValueError("it holds something else than commands")
+        left -= len(line)
+        words: list[bytes] = []
+        for _ in range(count):
+            line = file.readline(_MOST_LINE)
+            length = _number(line, b"$")
+            if length is None:
+                return
+            left -= len(line) + length + len(_LINE_END)
+            if left < 0:
+                return
+            word = file.read(length + len(_LINE_END))
+            if not word.endswith(_LINE_END):
+                raise ValueError("a word in it has another length than is said")
+            words.append(word[:-2])
+        yield words
+
+
+#: No command of a packed file has more; it bounds what a damaged number can ask for.
+_MOST_WORDS = 64
+_LINE_END = b"\r\n"
+#: A sign, the digits of a number, and the line's end.
+_MOST_LINE = 24
+
+
+@lru_cache(maxsize=1024)  # The same few lengths stand in all of a file.
+def _number(line: bytes, sign: bytes) -> int | None:
+    """What a line says that ``pack`` has written; None for one that the file's end cuts off."""
+    digits = line[1:-2]
+    if line[:1] == sign and line[-2:] == _LINE_END and digits.isdigit() and (digits[:1] != b"0" or digits == b"0"):
+        return int(digits)
+    if len(line) < _MOST_LINE and not line.endswith(b"\n"):
+        return None
+    raise ValueError("it holds something else than commands")
 
 
 def slot_of(key: bytes) -> int:
