@@ -11,7 +11,7 @@ from perfctl.cache.backup import Record
 from perfctl.cache.lock import FlushLock
 from perfctl.cache.route import Router
 from perfctl.cache.selection import ELSEWHERE, Command
-from perfctl.errors import CommandFailed, Denied, Incomplete, PerfctlError, Refused
+from perfctl.errors import Busy, CommandFailed, Denied, Incomplete, PerfctlError, Refused
 from perfctl.servers.deployment import Deployment, Primary
 from perfctl.servers.redis import Address, Node, Reply, slot_of
 
@@ -88,6 +88,8 @@ class Restore:
                 self._done.stopped = self._stop()
                 if self._done.stopped is not None:
                     break
+                if self._lock.lost:
+                    raise Busy("a flush has taken the lock meanwhile")
                 self._send(portion)
                 self._watch(self._done)
         except PerfctlError as error:

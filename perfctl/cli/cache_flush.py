@@ -215,6 +215,8 @@ def _delete(
     finally:
         if backup is not None:
             backup.close(whole=ended)
+            if backup.problem is not None:
+                session.say(f"warning: {backup.problem}; what it has can be restored all the same")
             session.say(
                 f"{backup.keys:,} keys with their values are in {backup.path}: perfctl cache restore brings them back"
             )
