@@ -290,7 +290,7 @@ def test_a_cluster_with_hash_tags(tmp_path: Path, cluster: CacheCluster) -> None
     keys = of_kind(ran, "cache")["keys"]["data"]
     assert (keys["keys"], keys["complete"], len(keys["servers"])) == (30_000, False, 3)
     # Slots differ in how many keys they have, so it is about as many as were asked for.
-    assert 2000 < keys["read"] <= 5500
+    assert 2000 < keys["read"] <= 5500, keys
     families = of_kind(ran, "family")
     tenants = {name: item["data"]["share"] for name, item in families.items() if name.startswith("t:")}
     assert len(tenants) == 20
@@ -298,6 +298,19 @@ def test_a_cluster_with_hash_tags(tmp_path: Path, cluster: CacheCluster) -> None
     other = families["u:*"]["data"]["share"]
     assert other["low"] < 0.5 < other["high"]
     assert other["high"] - other["low"] < 0.2
+
+
+def test_keys_of_one_hash_tag_written_one_family_after_the_other(tmp_path: Path, cluster: CacheCluster) -> None:
+    with cluster.connect() as client:
+        for family in "ab":
+            for begin in range(0, 20_000, 5000):
+                client.mset({f"{family}:{{t}}:{number}": "x" for number in range(begin, begin + 5000)})
+    ran = ask(for_cache(tmp_path, cluster.url), "--sample", "2000")
+    keys = of_kind(ran, "cache")["keys"]["data"]
+    assert (keys["keys"], keys["complete"]) == (40_000, False)
+    share = of_kind(ran, "family")["a:{t}:*"]["data"]["share"]
+    assert 0.4 < share["value"] < 0.6
+    assert share["high"] - share["low"] < 0.3
 
 
 def test_all_keys_of_a_cluster(tmp_path: Path, cluster91: CacheCluster) -> None:

@@ -25,6 +25,7 @@ from perfctl.cache.records import (
     Unread,
     Vitals,
 )
+from perfctl.cache.sampling import walks_by_slot
 from perfctl.cache.slots import choose
 from perfctl.cache.vitals import vitals_of
 from perfctl.cache.windows import Moment, between
@@ -318,3 +319,22 @@ def test_the_fullest_slots_are_always_chosen() -> None:
 def test_few_keys_are_all_looked_at() -> None:
     found = choose({1: 3, 2: 0, 3: 4}, 7, Random(1))
     assert (found.fullest, found.random, found.complete) == ({3: 4, 1: 3}, {}, True)
+
+
+@pytest.mark.parametrize(
+    ("redis", "valkey", "by_slot"),
+    [
+        ("6.2.14", None, False),
+        ("7.0.15", None, False),
+        ("7.4.0", None, True),
+        ("8.0.1", None, True),
+        ("10.0", None, True),
+        ("7.2.4", "7.2.6", False),
+        ("7.2.4", "8.0.0-rc1", True),
+        ("7.2.4", "9.1.2", True),
+        ("", None, False),
+    ],
+)
+def test_slots_are_chosen_only_where_a_node_walks_by_slot(redis: str, valkey: str | None, by_slot: bool) -> None:
+    facts = {"redis_version": redis, **({"valkey_version": valkey} if valkey else {})}
+    assert walks_by_slot(facts) is by_slot
