@@ -53,8 +53,7 @@ def items(sample: Sample, view: View, app: Counters | None = None) -> list[Item]
     if not sample.keys:
         nothing = Item("cache", "keys", Status.OK, "no keys", data={"keys": 0, "read": 0, "complete": True})
         return [nothing, *_others(app, {}, set(), view), *told]
-    found = {each for stratum in sample.strata for group in stratum.groups for each in group.families}
-    names = families.names(sorted(found), view.delimiter)
+    names = families.names(estimate.amounts(sample), view.delimiter, prefix=view.prefix)
     shown = {family: families.cut(name, view.delimiter, view.depth) for family, name in names.items()}
     seen = estimate.renamed(sample, shown)
     amounts = estimate.amounts(seen)
