@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -604,12 +605,90 @@ def test_a_server_that_is_started_anew_makes_windows_void(tmp_path: Path, redis7
     process.popen.stdout.readline()
     redis70.server.kill()
     redis70.server.start()
-    while json.loads(process.popen.stdout.readline())["void"] != "the server is back":
+    while (
+        json.loads(process.popen.stdout.readline())["void"] != "a server was started anew, or another one has its place"
+    ):
         pass
     assert json.loads(process.popen.stdout.readline())["void"] is None
     process.popen.send_signal(signal.SIGINT)
     ran = process.wait()
     assert ran.code == 130
+
+
+def streamed_window(ran: Ran) -> dict[str, Any]:
+    return next(item for item in ran.events[-1]["items"] if item["name"] == "window")
+
+
+def test_the_interval_that_a_signal_ends_counts_too(tmp_path: Path, redis70: Cache) -> None:
+    with redis70.connect() as client:
+        process = start(for_cache(tmp_path, redis70.url), "--watch", "1h", form="ndjson")
+        until(lambda: client.info("commandstats").get("cmdstat_slowlog|len") is not None)
+        # Past the first look of the watch, which is the second INFO of its connection.
+        time.sleep(1)
+        for _ in range(5):
+            client.get("nowhere")
+    process.popen.send_signal(signal.SIGINT)
+    ran = process.wait()
+    window = streamed_window(ran)["data"]
+    assert (ran.code, window["windows"], window["misses"]) == (130, 1, 5)
+
+
+def test_a_server_that_closes_idle_connections_is_watched(tmp_path: Path, redis70: Cache) -> None:
+    with redis70.connect() as client:
+        process = start(for_cache(tmp_path, redis70.url), "--watch", "200ms", "--times", "5", form="ndjson")
+        assert process.popen.stdout is not None
+        process.popen.stdout.readline()
+        client.get("nowhere")
+        client.client_kill_filter(_type="normal", skipme=True)
+        ran = process.wait()
+    window = streamed_window(ran)["data"]
+    assert (ran.code, window["void"]) == (0, 0)
+    assert window["misses"] == 1
+
+
+def test_a_script_that_keeps_the_server_busy_voids_windows_only(tmp_path: Path, redis70: Cache) -> None:
+    with redis70.connect() as client:
+        client.config_set("lua-time-limit", 50)
+        process = start(for_cache(tmp_path, redis70.url), "--watch", "100ms", form="ndjson")
+        assert process.popen.stdout is not None
+        process.popen.stdout.readline()
+        with pytest.raises(redis.RedisError), redis.Redis.from_url(redis70.url, socket_timeout=0.3, retry=None) as busy:
+            busy.eval("while true do end", 0)
+        while "busy running a script" not in str(json.loads(process.popen.stdout.readline())["void"]):
+            pass
+        client.script_kill()
+        while json.loads(process.popen.stdout.readline())["void"] is not None:
+            pass
+    process.popen.send_signal(signal.SIGINT)
+    ran = process.wait()
+    assert ran.code == 130
+    assert streamed_window(ran)["status"] == "ok"
+
+
+def test_a_right_that_is_taken_away_ends_a_watch_with_its_report(tmp_path: Path, redis70: Cache) -> None:
+    url = limited_user(redis70, "~*", "+info", "+cluster|nodes")
+    process = start(for_cache(tmp_path, url), "--watch", "100ms", form="ndjson")
+    assert process.popen.stdout is not None
+    process.popen.stdout.readline()
+    limited_user(redis70, "~*", "+ping")
+    ran = process.wait()
+    assert ran.code == 7
+    assert streamed_window(ran)["data"]["windows"] >= 1
+
+
+def test_a_planned_failover_is_noticed(tmp_path: Path, cluster91: CacheCluster) -> None:
+    process = start(for_cache(tmp_path, cluster91.url), "--watch", "100ms", form="ndjson")
+    assert process.popen.stdout is not None
+    process.popen.stdout.readline()
+    replica = cluster91.replica(0)
+    assert replica is not None
+    with redis.Redis.from_url(replica.url) as client:
+        client.execute_command("CLUSTER", "FAILOVER")
+    seen: list[str | None] = [""]
+    while "a primary has become a replica" not in seen or seen[-1] is not None:
+        seen.append(json.loads(process.popen.stdout.readline())["void"])
+    process.popen.send_signal(signal.SIGINT)
+    assert process.wait().code == 130
 
 
 @pytest.mark.parametrize(("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])

@@ -143,12 +143,37 @@ def test_a_window_without_reads_has_no_ratio() -> None:
         vitals(run_id="two", keyspace_hits="400"),
         vitals("b:2", keyspace_hits="400"),
         vitals(keyspace_hits="400", **{"cmdstat_config|resetstat": "calls=1"}),
+        vitals(keyspace_hits="400", role="slave"),
     ],
 )
 def test_counters_of_another_life_make_a_window_void(later: Vitals) -> None:
     found = between(moment(0, vitals()), moment(1, later))
     assert found.void
     assert (found.hits, found.misses, found.hit_ratio) == (None, None, None)
+
+
+@pytest.mark.parametrize(
+    ("told", "reset"),
+    [
+        ("calls=1,usec=9,usec_per_call=9.00,rejected_calls=0,failed_calls=0", True),
+        ("calls=2,usec=9,usec_per_call=4.50,rejected_calls=3,failed_calls=1", True),
+        ("calls=0,usec=0,usec_per_call=0.00,rejected_calls=1,failed_calls=0", False),
+        ("calls=1,usec=9,usec_per_call=9.00,rejected_calls=0,failed_calls=1", False),
+        ("calls=x", False),
+    ],
+)
+def test_a_reset_that_was_denied_is_none(told: str, reset: bool) -> None:
+    assert vitals(**{"cmdstat_config|resetstat": told}).was_reset is reset
+
+
+def test_a_replica_that_was_one_before_is_watched() -> None:
+    one = vitals(role="slave")
+    assert not between(moment(0, one), moment(1, one)).void
+
+
+def test_a_slow_log_that_was_read_in_part_says_so() -> None:
+    log = SlowLog("a:1", 3000, (SlowCommand("SORT", 1.0, 1_700_000_000),), 2000)
+    assert items(vitals(), slow=(log,))["slow log"].detail.startswith("3,000 entries, the slowest of the newest 2,000:")
 
 
 def test_an_application_that_was_started_anew_has_no_window() -> None:
