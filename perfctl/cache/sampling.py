@@ -113,8 +113,7 @@ class _Run:
     @property
     def counted_reads(self) -> int:
         """TYPE and PTTL count as reads of their keys, MEMORY USAGE does not."""
-        asked = [2 - len(each.given_up & {"types", "TTLs"}) for each in self._gaps]
-        return sum(each * walked for each, walked in zip(asked, self._walked, strict=True))
+        return sum(each.counted for each in self._gaps)
 
     def biggest(self) -> tuple[BigKey, ...]:
         """The largest keys of all servers."""

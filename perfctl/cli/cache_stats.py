@@ -52,7 +52,8 @@ def run(session: Session, asked: Wish) -> Report:
     notes = _notes(deployment)
     nodes = vitals.nodes(deployment)
     # Before the keys are looked at: that counts as reads.
-    items = stats.server(vitals.look(nodes, deployment.seeds.login.db, families.folder(asked.delimiter)))
+    seen = vitals.look(nodes, deployment.seeds.login.db, families.folder(asked.delimiter))
+    items = stats.server(seen)
     found = application(session)
     if found is not None:
         items.append(stats.unread(found) if isinstance(found, Unread) else stats.application(found))
@@ -68,7 +69,8 @@ def run(session: Session, asked: Wish) -> Report:
         sample = _sampled(session, deployment, asked, breakdown.depth_needed(view, told))
     except PerfctlError as error:
         return session.report([*items, stats.unread(Unread.of("keys", error))], notes=notes)
-    return session.report([*items, *breakdown.items(sample, view, told)], notes=notes)
+    dataset_bytes = stats.total(seen.vitals, lambda each: each.dataset_bytes)
+    return session.report([*items, *breakdown.items(sample, view, told, dataset_bytes=dataset_bytes)], notes=notes)
 
 
 def _sampled(session: Session, deployment: Deployment, asked: Wish, depth: int | None) -> Sample:

@@ -206,8 +206,11 @@ def test_keys_that_a_user_may_not_see_into(tmp_path: Path, valkey91: Cache) -> N
     assert ran.code == 7
     assert of_kind(ran, "family")["session:*"]["data"] == {
         "keys": 1, "share": {"value": 0.0025, "low": 0.0025, "high": 0.0025},
-        "size_bytes": None, "ttl": {}, "types": {},
+        "size_bytes": None, "sized": 0.0, "ttl": {}, "types": {},
     }  # fmt: skip
+    keys = of_kind(ran, "cache")["keys"]
+    assert "if all are as the 99.8% whose size is known" in keys["detail"]
+    assert keys["data"]["counted_reads"] == 800
 
 
 def test_arguments_of_slow_commands_are_not_told(tmp_path: Path, redis_server: Cache) -> None:

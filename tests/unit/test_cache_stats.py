@@ -9,7 +9,7 @@ from random import Random
 import pytest
 
 from perfctl.cache import breakdown, criterion, stats, windows
-from perfctl.cache.counters import Counters, Reads
+from perfctl.cache.counters import Counters, Reads, read
 from perfctl.cache.estimate import amounts, family_share, kinds, renamed, share, whole
 from perfctl.cache.gather import Biggest, Gatherer
 from perfctl.cache.records import (
@@ -363,3 +363,42 @@ def test_few_keys_are_all_looked_at() -> None:
 def test_slots_are_chosen_only_where_a_node_walks_by_slot(redis: str, valkey: str | None, by_slot: bool) -> None:
     facts = {"redis_version": redis, **({"valkey_version": valkey} if valkey else {})}
     assert walks_by_slot(facts) is by_slot
+
+
+def lines_of(sample: Sample, dataset_bytes: int | None = None) -> str:
+    return breakdown.items(sample, breakdown.View(b":", b"", None, 10), dataset_bytes=dataset_bytes)[0].detail
+
+
+def test_sizes_known_of_some_keys_are_told_as_that() -> None:
+    known = FamilyTally(4, 1, 100, (4, 0, 0, 0, 0, 0, 0), {"string": 4})
+    seen = sample(Stratum((Group("a:1", 4, 4, {b"a": known}),), 1, 4), complete=True)
+    keys, family = breakdown.items(seen, breakdown.View(b":", b"", None, 10))
+    assert keys.detail.splitlines()[0] == "4 keys, 400 B if all are as the 25.0% whose size is known"
+    assert "if all are as the 25.0%" in family.detail
+    assert keys.data["sized"] == 0.25
+
+
+@pytest.mark.parametrize(
+    ("dataset", "said"), [(None, False), (300 << 20, False), (900 << 20, True), (50 << 20, True), (0, False)]
+)
+def test_an_estimate_far_from_what_the_server_counts_says_so(dataset: int | None, said: bool) -> None:
+    big = FamilyTally(100, 100, 200 << 20, (100, 0, 0, 0, 0, 0, 0), {"string": 100})
+    seen = sample(Stratum((Group("a:1", 100, 100, {b"a": big}),), 1, 100), complete=True)
+    assert ("the servers count" in lines_of(seen, dataset)) is said
+
+
+def test_very_long_names_are_cut() -> None:
+    name = b"x" * 1_000_000
+    seen = replace(
+        sample(Stratum((Group("a:1", 1, 1, {name: tally(1)}),), 1, 1), complete=True),
+        biggest=(BigKey(name, 5, "string", -1),),
+    )
+    _, family, key = breakdown.items(seen, breakdown.View(b":", b"", None, 10))
+    assert family.name == key.name == "x" * 200 + "… (1,000,000 bytes)"
+
+
+def test_a_family_of_the_application_with_half_of_a_surrogate_pair() -> None:
+    app = read('{"families": {"a\\ud800": {"hits": 1, "misses": 1}}}')
+    view = breakdown.View(b":", b"cache:", 1, 10)
+    assert breakdown.depth_needed(view, app) == 2
+    assert breakdown.items(sample(complete=True), view, app)[1].name == "a\\ud800"
