@@ -145,6 +145,9 @@ def test_depth_delimiter_and_top(tmp_path: Path, redis70: Cache) -> None:
         (("--delimiter", ""), "--delimiter is empty"),
         (("--times", "2"), "--times goes with --watch"),
         (("--exact", "--watch", "1s"), "exclude each other"),
+        (("--exact", "--sample", "5"), "--exact and --sample exclude each other"),
+        (("--watch", "1s", "--sample", "5"), "--sample and --watch exclude each other"),
+        (("--watch", "1s", "--depth", "2"), "--depth and --watch exclude each other"),
     ],
 )
 def test_a_command_line_that_makes_no_sense(tmp_path: Path, arguments: tuple[str, ...], said: str) -> None:
@@ -430,7 +433,7 @@ def test_counters_that_cannot_be_read_are_unknown(
 
 
 @pytest.mark.parametrize(("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-@pytest.mark.parametrize("arguments", [(), ("--exact",)])
+@pytest.mark.parametrize("arguments", [("--sample", "400000"), ("--exact",)])
 def test_a_signal_is_heard_while_a_server_does_not_answer(
     tmp_path: Path, cache_proxy: CacheProxy, arguments: tuple[str, ...], signum: int, code: int
 ) -> None:
@@ -438,7 +441,7 @@ def test_a_signal_is_heard_while_a_server_does_not_answer(
         for begin in range(0, 400_000, 100_000):
             client.mset({f"cache:{number}": "x" for number in range(begin, begin + 100_000)})
     until(lambda: cache_proxy.connections == 0)
-    process = start(for_cache(tmp_path, cache_proxy.url), *arguments, "--timeout", "1h", "--sample", "400000")
+    process = start(for_cache(tmp_path, cache_proxy.url), *arguments, "--timeout", "1h")
     # The first connection asks what the server is, the second one for the keys.
     until(lambda: cache_proxy.connections == 2)
     cache_proxy.deafen()

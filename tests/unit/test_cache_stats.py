@@ -217,6 +217,22 @@ def test_a_criterion_without_reads_is_unknown() -> None:
     assert criterion.by_servers(0.7, [vitals(keyspace_hits="0", keyspace_misses="0")]).status is Status.UNKNOWN
 
 
+@pytest.mark.parametrize(
+    ("hits", "misses", "said"),
+    [
+        (69_999, 30_001, "69.999%: 69,999 hits, 30,001 misses; at least 70.000% is"),
+        (70_000, 30_000, "70.0%: 70,000 hits, 30,000 misses; at least 70.0% is"),
+        (6, 4, "60.0%: 6 hits, 4 misses; at least 70.0% is"),
+    ],
+)
+def test_a_ratio_just_below_the_criterion_reads_as_below_it(hits: int, misses: int, said: str) -> None:
+    for item in (
+        criterion.by_application(0.7, Counters(Reads(hits, misses))),
+        criterion.by_servers(0.7, [vitals(keyspace_hits=str(hits), keyspace_misses=str(misses))]),
+    ):
+        assert item.detail.startswith(said)
+
+
 # --- samples
 
 
