@@ -14,8 +14,11 @@ from typing import Any
 import pytest
 import redis
 
+from perfctl.cache import sampling
 from perfctl.embedded import start_valkey
 from perfctl.errors import ConnectionLost
+from perfctl.servers.deployment import connect
+from perfctl.servers.redis import read_address
 from tests.fix_http import Endpoint, says
 from tests.fix_perfctl import ROOT, Process, Ran, for_cache, run, until
 from tests.fix_redis import installed_version, limited_user
@@ -318,6 +321,22 @@ def test_keys_of_one_hash_tag_written_one_family_after_the_other(tmp_path: Path,
     share = of_kind(ran, "family")["a:{t}:*"]["data"]["share"]
     assert 0.4 < share["value"] < 0.6
     assert share["high"] - share["low"] < 0.3
+
+
+@pytest.mark.parametrize("limit", [2000, 50_000])
+def test_a_cluster_of_nodes_of_two_versions(
+    cluster91: CacheCluster, monkeypatch: pytest.MonkeyPatch, limit: int
+) -> None:
+    fill(cluster91, 10_000)
+    told = iter([True, False, True])
+    monkeypatch.setattr(sampling, "walks_by_slot", lambda _: next(told))
+    deployment = connect(read_address(cluster91.url, None, "perfctl", 5.0))
+    try:
+        seen = sampling.look(deployment, sampling.Manner(limit, 10))
+    finally:
+        deployment.close()
+    assert (seen.keys, seen.complete, len(seen.servers)) == (10_000, limit > 10_000, 3)
+    assert seen.complete or 1000 < seen.read <= 2200
 
 
 def test_all_keys_of_a_cluster(tmp_path: Path, cluster91: CacheCluster) -> None:
