@@ -178,7 +178,7 @@ class _Counted:
     cache: str
     #: the metric with the result in a label; empty for those that have it in their name
     metric: str
-    #: hits, misses, one of the extras, or reads for both of the first two
+    #: hits, misses, one of the extras, reads for both of the first two, or other
     result: str
     family: str
     value: float
@@ -226,7 +226,9 @@ def _counted(name: str, labels: Mapping[str, str], value: float) -> _Counted | N
             # Operations are writes too.
             both = "" if suffix == "cache_operations_total" else "reads"
             result = both if told is None else {"hit": "hits", "miss": "misses", "error": "errors"}.get(told, told)
-            if result in ("hits", "misses", *_EXTRAS) or (told is None and both):
+            if told is not None and result not in ("hits", "misses", *_EXTRAS):
+                result = "other"
+            if result:
                 return _Counted(name.removesuffix(suffix), suffix, result, family, _sane(name, value))
     return None
 
@@ -246,7 +248,11 @@ def _chosen(found: Sequence[_Counted], declared: Set[str]) -> Counters:
     if {"hits", "misses"} <= named:
         counts = [each for each in found if not each.metric]
     elif by_label:
-        counts = [each for each in found if each.metric == (whole or by_label)[0] and each.result != "reads"]
+        metric = (whole or by_label)[0]
+        # Misses may go by another name: MISS_EXPIRED, for instance.
+        if not whole and (metric, "other") in there:
+            raise _not_understood(f"{metric} has results that are neither hit nor miss, and not both of these")
+        counts = [each for each in found if each.metric == metric and each.result not in ("reads", "other")]
     else:
         reads = next((name for name in _OPERATIONS if (name, "reads") in there), None)
         if reads is None:

@@ -146,6 +146,7 @@ def test_half_of_a_surrogate_pair_in_a_name() -> None:
         "up 1\n",
         "cache_hits_total NaN\n",
         "cache_hits_total 3\n",
+        'cache_requests_total{status="HIT"} 3\ncache_requests_total{status="EXPIRED"} 30\n',
         "cache_misses_total 3\n",
         "cache_requests_total 3\n",
         "cache_hits_total 3\ncache_operations_total 9\n",
