@@ -16,6 +16,16 @@ from perfctl.report import Item, Status
 
 _NONE = Counters(Reads())
 
+#: characters of a name that are shown: a key's name may have as many as its value
+_SHOWN = 200
+
+#: The memory of all keys by a sample and by the server are told to differ beyond this, and above so many bytes.
+_APART = 2.0
+_APART_BYTES = 1 << 20
+
+#: of a size that is known of all keys but rounding
+_ALL = 0.999_999
+
 _TTL_WORDS = {
     "none": "none",
     "10s": "up to 10 s",
@@ -47,20 +57,22 @@ def depth_needed(view: View, app: Counters | None) -> int | None:
     return max([view.depth, *own])
 
 
-def items(sample: Sample, view: View, app: Counters | None = None) -> list[Item]:
-    """All keys, each family, the application's families without a line of their own, the largest keys."""
+def items(sample: Sample, view: View, app: Counters | None = None, *, dataset_bytes: int | None = None) -> list[Item]:
+    """All keys, each family, the application's families without a line of their own, the largest keys.
+
+    ``dataset_bytes`` is what the servers themselves say that all their keys take, of every database.
+    """
     told = [unread(each) for each in sample.unread]
     if not sample.keys:
         nothing = Item("cache", "keys", Status.OK, "no keys", data={"keys": 0, "read": 0, "complete": True})
         return [nothing, *_others(app, {}, set(), view), *told]
-    found = {each for stratum in sample.strata for group in stratum.groups for each in group.families}
-    names = families.names(sorted(found), view.delimiter)
+    names = families.names(estimate.amounts(sample), view.delimiter, prefix=view.prefix)
     shown = {family: families.cut(name, view.delimiter, view.depth) for family, name in names.items()}
     seen = estimate.renamed(sample, shown)
     amounts = estimate.amounts(seen)
     kinds = estimate.kinds(seen, list(amounts)[: view.top])
     listed: set[str] = set()
-    out = [_whole(sample), *told]
+    out = [_whole(sample, dataset_bytes), *told]
     for name, kind in kinds.items():
         reads = None
         if app is not None and (own := joined(app.families, name, prefix=view.prefix, delimiter=view.delimiter)):
@@ -73,10 +85,10 @@ def items(sample: Sample, view: View, app: Counters | None = None) -> list[Item]
     return [*out, *map(_big, sample.biggest)]
 
 
-def _whole(sample: Sample) -> Item:
+def _whole(sample: Sample, dataset_bytes: int | None) -> Item:
     kind = estimate.whole(sample)
-    lines = [f"{sample.keys:,} keys" + (f", {_about(sample)}{human_bytes(kind.size_bytes)}" if kind.size_bytes else "")]
-    lines += _said(kind)
+    lines = [f"{sample.keys:,} keys{_size(sample, kind)}", *_said(kind)]
+    lines += _apart(kind.size_bytes, dataset_bytes)
     if not sample.complete:
         slots = [group for each in sample.strata for group in each.groups if group.name.startswith("slot ")]
         where = f" in {len(slots):,} hash slots" if slots else ""
@@ -89,6 +101,7 @@ def _whole(sample: Sample) -> Item:
         "complete": sample.complete,
         "look_s": round(sample.seconds, 3),
         "servers": dict(sample.servers),
+        "dataset_bytes": dataset_bytes,
         **_facts(kind),
     }
     more = None if sample.complete or not sample.biggest else "--exact finds the largest keys of all"
@@ -96,7 +109,7 @@ def _whole(sample: Sample) -> Item:
 
 
 def _family(sample: Sample, name: bytes, kind: Kind, reads: tuple[str, Reads] | None) -> Item:
-    size = f", {_about(sample)}{human_bytes(kind.size_bytes)}" if kind.size_bytes is not None else ""
+    size = _size(sample, kind)
     share = estimate.family_share(sample, name)
     lines = [f"{_about(sample)}{kind.keys:,.0f} {'key' if round(kind.keys) == 1 else 'keys'}, {share}{size}"]
     data: dict[str, object] = {"keys": round(kind.keys), "share": share.data, **_facts(kind)}
@@ -104,7 +117,7 @@ def _family(sample: Sample, name: bytes, kind: Kind, reads: tuple[str, Reads] | 
         own, counted = reads
         lines.append(f"hit ratio {said_reads(counted)}" if counted.ratio is not None else said_reads(counted))
         data["application"] = {"family": own, **_counts(counted)}
-    return Item("family", name_of(name), Status.OK, "\n".join([*lines, *_said(kind)]), data=data)
+    return Item("family", _shown(name), Status.OK, "\n".join([*lines, *_said(kind)]), data=data)
 
 
 def _rest(sample: Sample, amounts: Mapping[bytes, float], view: View) -> list[Item]:
@@ -131,7 +144,7 @@ def _others(app: Counters | None, keys: Mapping[bytes, float], listed: set[str],
         where = f"about {own:,.0f} keys" if own else "no keys seen"
         ratio = f"hit ratio {said_reads(reads)}" if reads.ratio is not None else said_reads(reads)
         data = {"keys": round(own), "application": {"family": name, **_counts(reads)}}
-        out.append(Item("family", name, Status.OK, f"{where}\n{ratio}", data=data))
+        out.append(Item("family", _shown(name.encode()), Status.OK, f"{where}\n{ratio}", data=data))
     return out
 
 
@@ -140,7 +153,32 @@ def _big(key: BigKey) -> Item:
     ttl = "no TTL" if key.ttl_ms == -1 else ttl
     data = {"size_bytes": key.size_bytes, "type": key.type, "ttl_ms": key.ttl_ms if key.ttl_ms != -1 else None}
     text = f"{human_bytes(key.size_bytes)}, {key.type or 'type unknown'}, {ttl}"
-    return Item("key", name_of(key.key), Status.OK, text, data=data)
+    return Item("key", _shown(key.key), Status.OK, text, data=data)
+
+
+def _size(sample: Sample, kind: Kind) -> str:
+    if kind.size_bytes is None:
+        return ""
+    if kind.sized >= _ALL:
+        return f", {_about(sample)}{human_bytes(kind.size_bytes)}"
+    # The keys that a user may not look into may be the large ones.
+    return f", {human_bytes(kind.size_bytes)} if all are as the {kind.sized:.1%} whose size is known"
+
+
+def _apart(looked: float | None, told: int | None) -> list[str]:
+    """Sizes have no interval: a few large keys that a sample misses may be most of the memory."""
+    if not looked or not told or max(looked, told) <= _APART_BYTES or 1 / _APART <= looked / told <= _APART:
+        return []
+    if told > looked:
+        why = "a few large keys that were not looked at, or another database, hold the rest"
+    else:
+        why = "the size of a few large keys is a guess from a few of their elements, or they stand for too many"
+    return [f"the servers count {human_bytes(told)} for keys and values of all databases: {why}"]
+
+
+def _shown(name: bytes) -> str:
+    text = name_of(name)
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}… ({len(name):,} bytes)"
 
 
 def _about(sample: Sample) -> str:
@@ -165,6 +203,7 @@ def _percent(part: float) -> str:
 def _facts(kind: Kind) -> dict[str, object]:
     return {
         "size_bytes": None if kind.size_bytes is None else round(kind.size_bytes),
+        "sized": round(kind.sized, 4) if kind.size_bytes is not None else 0.0,
         "ttl": {name: round(part, 4) for name, part in kind.ttls.items()},
         "types": {name: round(part, 4) for name, part in kind.types.items()},
     }

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-import math
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,6 +21,7 @@ _RATIOS = (
     "hit_percentage",
     "hit_rate_percent",
 )
+_READS = ("total_requests", "requests", "total_reads", "reads", "total_lookups", "lookups")
 _EXTRAS = ("stale", "coalesced", "uncacheable", "errors")
 _NESTED = ("cache", "stats", "data", "redis", "metrics")
 _BY_FAMILY = ("families", "prefixes", "namespaces")
@@ -36,7 +36,7 @@ _NO_COUNT = 1e18
 
 _LOOKED_FOR = (
     "looked for a JSON object with hits and misses or a hit_ratio, and for Prometheus counters "
-    'cache_hits_total and cache_misses_total or cache_requests_total{result="hit|miss"}'
+    'cache_hits_total with cache_misses_total or cache_requests_total, or cache_requests_total{result="hit|miss"}'
 )
 
 
@@ -114,9 +114,14 @@ def _places(found: Any, depth: int = 3) -> Iterator[Mapping[str, Any]]:
 def _families(place: Mapping[str, Any]) -> dict[str, Reads]:
     for name in _BY_FAMILY:
         if isinstance(given := place.get(name), dict):
-            read = {str(family): _reads(each) for family, each in given.items() if isinstance(each, dict)}
+            read = {_text(family): _reads(each) for family, each in given.items() if isinstance(each, dict)}
             return {family: each for family, each in read.items() if each is not None}
     return {}
+
+
+def _text(name: str) -> str:
+    """A name that any encoding takes: JSON may hold half of a surrogate pair."""
+    return name.encode("utf-8", "backslashreplace").decode()
 
 
 def _reads(place: Mapping[str, Any]) -> Reads | None:
@@ -124,6 +129,9 @@ def _reads(place: Mapping[str, Any]) -> Reads | None:
     extras = {name: count for name in _EXTRAS if (count := _count(place, (name,))) is not None}
     if hits is not None and misses is not None:
         return Reads(hits, misses, extras=extras)
+    # A ratio of nothing is none, and not 0.
+    if hits is None and misses is None and _count(place, _READS) == 0:
+        return Reads(0, 0, extras=extras)
     for name in _RATIOS:
         value = _number(place.get(name))
         if value is not None:
@@ -165,11 +173,12 @@ def _sum(reads: Iterable[Reads]) -> Reads | None:
 
 @dataclass(frozen=True, slots=True)
 class _Counted:
-    """One sample of a Prometheus text that is about a cache."""
+    """A sample of Prometheus' text that is about a cache."""
 
     cache: str
-    #: 0 for counters that have the result in their name, 1 for those that have it in a label
-    manner: int
+    #: the metric with the result in a label; empty for those that have it in their name
+    metric: str
+    #: hits, misses, one of the extras, reads for both of the first two, or other
     result: str
     family: str
     value: float
@@ -182,35 +191,77 @@ def _from_prometheus(text: str) -> Counters:
 
     parse = openmetrics.text_string_to_metric_families if text.rstrip().endswith("# EOF") else None
     try:
-        samples = [each for metric in (parse or text_string_to_metric_families)(text) for each in metric.samples]
+        metrics = list((parse or text_string_to_metric_families)(text))
     except (ValueError, KeyError, IndexError, TypeError):
         # What its parser raises for a web page, for instance.
         raise _not_understood("the answer is neither JSON nor Prometheus' text") from None
-    found = [each for sample in samples if (each := _counted(sample.name, sample.labels, sample.value)) is not None]
-    caches = sorted({each.cache for each in found})
+    found = [
+        counted
+        for metric in metrics
+        for each in metric.samples
+        if (counted := _counted(each.name, each.labels, each.value)) is not None
+    ]
+    caches = sorted({each.cache for each in found if each.result in ("hits", "misses")})
     own = [cache for cache in caches if cache.startswith(_OWN)]
     if len(caches) > 1 and len(own) != 1:
         raise _not_understood(f"the answer tells of several caches: {', '.join(name or 'cache' for name in caches)}")
-    chosen = [each for each in found if each.cache == (own or caches)[0]] if caches else []
-    manner = min((each.manner for each in chosen), default=0)
-    return _summed([each for each in chosen if each.manner == manner or each.result in _EXTRAS])
+    if not caches:
+        raise _not_understood("the answer is Prometheus' text without counters of a cache")
+    cache = (own or caches)[0]
+    # A counter with labels has no sample before it first counts, and is declared nevertheless.
+    silent = {metric.name.removesuffix("_total") for metric in metrics if not metric.samples}
+    declared = {result for result in ("hits", "misses") if f"{cache}cache_{result}" in silent}
+    return _chosen([each for each in found if each.cache == cache], declared)
 
 
 def _counted(name: str, labels: Mapping[str, str], value: float) -> _Counted | None:
-    if not math.isfinite(value) or value < 0:
-        return None
     family = next((labels[label] for label in _FAMILY_LABELS if label in labels), "")
     for result in ("hits", "misses", *_EXTRAS):
         suffix = f"cache_{result}_total"
         if name == suffix or name.endswith(f"_{suffix}"):
-            return _Counted(name.removesuffix(suffix), 0, result, family, value)
+            return _Counted(name.removesuffix(suffix), "", result, family, _sane(name, value))
     for suffix in _OPERATIONS:
         if name == suffix or name.endswith(f"_{suffix}"):
-            told = next((labels[label].lower() for label in _RESULTS if label in labels), "")
-            result = {"hit": "hits", "miss": "misses", "error": "errors"}.get(told, told)
-            if result in ("hits", "misses", *_EXTRAS):
-                return _Counted(name.removesuffix(suffix), 1, result, family, value)
+            told = next((labels[label].lower() for label in _RESULTS if label in labels), None)
+            # Operations are writes too.
+            both = "" if suffix == "cache_operations_total" else "reads"
+            result = both if told is None else {"hit": "hits", "miss": "misses", "error": "errors"}.get(told, told)
+            if told is not None and result not in ("hits", "misses", *_EXTRAS):
+                result = "other"
+            if result:
+                return _Counted(name.removesuffix(suffix), suffix, result, family, _sane(name, value))
     return None
+
+
+def _sane(name: str, value: float) -> float:
+    if not 0 <= value < _NO_COUNT:
+        raise _not_understood(f"{name} is {value:g}, which is no count")
+    return value
+
+
+def _chosen(found: Sequence[_Counted], declared: Set[str]) -> Counters:
+    """The first manner of counting that tells hits and misses both; what is not there is 0 only where that is sure."""
+    there = {(each.metric, each.result) for each in found}
+    named = {result for metric, result in there if not metric} | declared
+    by_label = [name for name in _OPERATIONS if {(name, "hits"), (name, "misses")} & there]
+    whole = [name for name in by_label if {(name, "hits"), (name, "misses")} <= there]
+    if {"hits", "misses"} <= named:
+        counts = [each for each in found if not each.metric]
+    elif by_label:
+        metric = (whole or by_label)[0]
+        # Misses may go by another name: MISS_EXPIRED, for instance.
+        if not whole and (metric, "other") in there:
+            raise _not_understood(f"{metric} has results that are neither hit nor miss, and not both of these")
+        counts = [each for each in found if each.metric == metric and each.result not in ("reads", "other")]
+    else:
+        reads = next((name for name in _OPERATIONS if (name, "reads") in there), None)
+        if reads is None:
+            missing = "misses" if "hits" in named else "hits"
+            raise _not_understood(f"the answer is Prometheus' text without the cache's {missing}")
+        counts = [each for each in found if not each.metric or (each.metric, each.result) == (reads, "reads")]
+    extras = {each.result for each in counts}
+    counts += [each for each in found if each.result in _EXTRAS and each.result not in extras]
+    return _summed(counts)
 
 
 def _summed(found: Iterable[_Counted]) -> Counters:
@@ -220,16 +271,26 @@ def _summed(found: Iterable[_Counted]) -> Counters:
         sums[each.family][each.result] += each.value
         if each.family:
             sums[""][each.result] += each.value
-    if "hits" not in sums[""] and "misses" not in sums[""]:
-        raise _not_understood("the answer is Prometheus' text without counters of a cache")
-    made = {
-        # A counter with labels has no sample before it first counts.
-        name: Reads(
-            int(each["hits"]), int(each["misses"]), extras={key: int(each[key]) for key in _EXTRAS if key in each}
-        )
-        for name, each in sums.items()
-    }
-    return Counters(made.pop(""), made)
+    whole = sums.pop("")
+    if "reads" not in whole:
+        made = {name: _reads_of(each) for name, each in sums.items()}
+        return Counters(_reads_of(whole), made)
+    # Of a family that has one of the two counters alone nothing is told.
+    rest = {name: each for name, each in sums.items() if "reads" in each}
+    told = "hits" if "hits" in whole else "misses"
+    return Counters(_reads_of(_completed(whole, told)), {n: _reads_of(_completed(e, told)) for n, e in rest.items()})
+
+
+def _completed(sums: Mapping[str, float], told: str) -> Mapping[str, float]:
+    other = sums["reads"] - sums.get(told, 0.0)
+    if other < 0:
+        raise _not_understood(f"it counts more {told} than reads")
+    return {**sums, told: sums.get(told, 0.0), "misses" if told == "hits" else "hits": other}
+
+
+def _reads_of(sums: Mapping[str, float]) -> Reads:
+    extras = {name: int(sums[name]) for name in _EXTRAS if name in sums}
+    return Reads(int(sums.get("hits", 0)), int(sums.get("misses", 0)), extras=extras)
 
 
 def _not_understood(why: str) -> ConfigError:

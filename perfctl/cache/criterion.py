@@ -44,10 +44,21 @@ def _judged(least: float, ratio: float | None, said: str, window: str, hits: int
     }  # fmt: skip
     if ratio is None:
         return _unknown(f"no reads yet, by {window}", {**data, "exit_code": 1})
+    ratio_said, least_said = _apart(ratio, least)
+    said = said.replace(f"{ratio:.1%}", ratio_said, 1)
     status, more = Status.OK, None
     if ratio < least:
         status, more = Status.FINDING, "perfctl cache stats shows families, evictions and times to live"
-    return Item("criterion", NAME, status, f"{said}; at least {least:.1%} is asked for\nby {window}", more, data)
+    return Item("criterion", NAME, status, f"{said}; at least {least_said} is asked for\nby {window}", more, data)
+
+
+def _apart(ratio: float, least: float) -> tuple[str, str]:
+    """Both as percentages, with as many digits as it takes to see which one is less."""
+    for digits in range(1, 12):
+        said = f"{ratio:.{digits}%}", f"{least:.{digits}%}"
+        if said[0] != said[1] or ratio == least:
+            return said
+    return f"{ratio:%}", f"{least:%}"
 
 
 def _unknown(text: str, data: dict[str, object]) -> Item:

@@ -53,6 +53,8 @@ class Kind:
     #: shares of the keys of this kind, by TTL_BUCKETS; empty where they are not known
     ttls: Mapping[str, float]
     types: Mapping[str, float]
+    #: the share of these keys of which the size is known
+    sized: float = 1.0
 
 
 def renamed(sample: Sample, names: Mapping[bytes, bytes]) -> Sample:
@@ -212,4 +214,5 @@ class _Weighted:
             self._size / self._sized * self.keys if self._sized else None,
             {name: keys / timed for name, keys in zip(TTL_BUCKETS, self._ttls, strict=True)} if timed else {},
             {name: keys / typed for name, keys in sorted(self._types.items(), key=lambda each: -each[1])},
+            min(1.0, self._sized / self.keys) if self.keys else 1.0,
         )

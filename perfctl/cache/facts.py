@@ -18,6 +18,8 @@ class Gaps:
     errors: dict[str, PerfctlError] = field(default_factory=dict)
     #: commands that are not sent any more: each denial is a line in the server's ACL LOG
     given_up: set[str] = field(default_factory=set)
+    #: reads that the servers counted as hits: TYPE and PTTL of keys that are there and in reach
+    counted: int = 0
 
 
 class Facts:
@@ -71,6 +73,7 @@ class Facts:
                 continue
             if kind is not None and kind not in known:
                 known[kind] = kind.decode("utf-8", "replace")
+            self._gaps.counted += (kind is not None) + (ttl is not None)
             gatherer.add(key, None if kind is None else known[kind], ttl, size)
 
     def _column(self, columns: Mapping[str, list[Reply]], name: str, length: int) -> list[Reply]:

@@ -60,6 +60,8 @@ class Vitals:
     rejected: int | None
     #: of the database that was asked about
     keys: int | None
+    #: it does as another server says
+    replica: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +84,8 @@ class SlowLog:
     length: int
     #: slowest first
     slowest: tuple[SlowCommand, ...]
+    #: the newest entries, which were looked at; None for all
+    newest: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

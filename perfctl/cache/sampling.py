@@ -1,8 +1,9 @@
 """Reads a sample of a cache's keys, or all of them, without a long command and without changing anything.
 
 One server walks its table in the order of the keys' hashes, which have nothing to do with their names: the first pages
-of SCAN are a random sample. A node of a cluster (from Valkey 8 and Redis 7.4 on) walks slot by slot, and keys with one
-hash tag share a slot, so there the first pages are no sample at all. Slots are chosen instead:
+of SCAN are a random sample, and so they are on each node of an older cluster. From Valkey 8 and Redis 7.4 on a node of
+a cluster walks slot by slot, and keys with one hash tag share a slot, so there the first pages are no sample at all.
+Slots are chosen instead. An older server gives a slot's keys by age or by name, and is never asked for them.
 
 - CLUSTER COUNTKEYSINSLOT tells how many keys each slot of each primary holds;
 - the fullest slots are looked at in any case, for they are where tagged keys stand;
@@ -25,14 +26,13 @@ from perfctl.cache.facts import Facts, Gaps
 from perfctl.cache.gather import Biggest, Gatherer
 from perfctl.cache.records import BigKey, Group, Sample, Stratum, Unread
 from perfctl.errors import PerfctlError
-from perfctl.servers.deployment import Deployment, Primary
+from perfctl.servers.deployment import Deployment, Primary, info
 from perfctl.servers.redis import Node, Reply, pack
 
 #: Keys of a page: short enough for nobody to notice, and hardly slower than more.
 _COUNT = 500
 
-#: Keys of a slot that are chosen from, by keys that are chosen: a server that keeps a slot's keys by age gives the
-#: newest first.
+#: Keys of a slot that are chosen from, by keys that are chosen: nobody promises in which order a slot's keys come.
 _CHOSEN_FROM = 10
 
 #: Commands about slots that are sent together.
@@ -66,10 +66,7 @@ def look(deployment: Deployment, manner: Manner, watch: Watch | None = None) -> 
     nodes = [deployment.open(each.address) for each in primaries]
     run = _Run(manner, nodes, watch)
     try:
-        if deployment.kind == "cluster" and manner.limit is not None:
-            strata, complete = run.of_slots(primaries, manner.limit)
-        else:
-            strata, complete = run.of_servers()
+        strata, complete = run.all_of(primaries if deployment.kind == "cluster" else ())
         servers = run.held
     except BaseException:
         # A signal, or one server that failed: nobody is to wait for the others' answers.
@@ -80,6 +77,13 @@ def look(deployment: Deployment, manner: Manner, watch: Watch | None = None) -> 
     return Sample(
         strata, complete, run.biggest(), time.monotonic() - began, unread, servers, counted_reads=run.counted_reads
     )
+
+
+def walks_by_slot(facts: Mapping[str, str]) -> bool:
+    """Whether SCAN of a cluster's node goes slot by slot, by what INFO says of the server."""
+    valkey = facts.get("valkey_version")
+    version, since = (valkey, (8, 0)) if valkey else (facts.get("redis_version", ""), (7, 4))
+    return tuple(int(part) if part.isdigit() else 0 for part in version.split(".")[:2]) >= since
 
 
 class _Run:
@@ -109,8 +113,7 @@ class _Run:
     @property
     def counted_reads(self) -> int:
         """TYPE and PTTL count as reads of their keys, MEMORY USAGE does not."""
-        asked = [2 - len(each.given_up & {"types", "TTLs"}) for each in self._gaps]
-        return sum(each * walked for each, walked in zip(asked, self._walked, strict=True))
+        return sum(each.counted for each in self._gaps)
 
     def biggest(self) -> tuple[BigKey, ...]:
         """The largest keys of all servers."""
@@ -120,14 +123,34 @@ class _Run:
                 found.add(facts)
         return found.largest()
 
-    def of_servers(self) -> tuple[tuple[Stratum, ...], bool]:
-        """Keys as SCAN gives them."""
-        found = self._side_by_side(self._walk, range(len(self._nodes)))
+    def all_of(self, cluster: Sequence[Primary]) -> tuple[tuple[Stratum, ...], bool]:
+        """Keys of all servers; ``cluster`` are a cluster's primaries, in the order of the nodes."""
+        numbers, limit = range(len(self._nodes)), self._manner.limit
+        if limit is None or not cluster:
+            return self._of_servers(dict.fromkeys(numbers, limit))
+        # Nodes may be of two versions while a cluster is upgraded.
+        by_slot = self._side_by_side(lambda number: walks_by_slot(info(self._nodes[number], "server")), numbers)
+        if all(by_slot):
+            return self._of_slots(dict(enumerate(cluster)), limit)
+        sizes = self._side_by_side(lambda number: int(self._nodes[number].call("DBSIZE")), numbers)
+        # The share that a node has of the keys, so that no node's keys are looked at more closely than another's.
+        total = sum(sizes)
+        shares = [size if total <= limit else -(-limit * size // total) for size in sizes]
+        walked, whole = self._of_servers({n: max(1, shares[n]) for n in numbers if not by_slot[n]})
+        others = {n: cluster[n] for n in numbers if by_slot[n]}
+        if not others:
+            return walked, whole
+        chosen, complete = self._of_slots(others, max(1, sum(shares[n] for n in others)))
+        return (*walked, *chosen), whole and complete
+
+    def _of_servers(self, limits: Mapping[int, int | None]) -> tuple[tuple[Stratum, ...], bool]:
+        """Keys as SCAN gives them, of each server so many."""
+        found = self._side_by_side(lambda number: self._walk(number, limits[number]), limits)
         groups = [group for group, _ in found if group.read]
         return tuple(Stratum((group,), 1, group.held) for group in groups), all(whole for _, whole in found)
 
-    def _walk(self, number: int) -> tuple[Group, bool]:
-        node, limit = self._nodes[number], self._manner.limit
+    def _walk(self, number: int, limit: int | None) -> tuple[Group, bool]:
+        node = self._nodes[number]
         self._sizes[number] = total = node.call("DBSIZE")
         gatherer = Gatherer(self._family, self._biggest[number])
         ask: list[bytes | str | int] = ["SCAN", b"0", "COUNT", _COUNT]
@@ -160,18 +183,19 @@ class _Run:
         self._tell(number, gatherer.read, held)
         return Group(str(node.address), held, gatherer.read, gatherer.families()), whole
 
-    def of_slots(self, primaries: Sequence[Primary], limit: int) -> tuple[tuple[Stratum, ...], bool]:
-        """Keys of chosen slots."""
-        numbers = range(len(self._nodes))
+    def _of_slots(self, primaries: Mapping[int, Primary], limit: int) -> tuple[tuple[Stratum, ...], bool]:
+        """Keys of chosen slots of some nodes."""
+        numbers = list(primaries)
         counted = self._side_by_side(lambda n: _slot_sizes(self._nodes[n], sorted(primaries[n].slots)), numbers)
         sizes = {slot: size for each in counted for slot, size in each.items()}
-        owner = {slot: number for number, each in enumerate(counted) for slot in each}
-        self._sizes = [sum(each.values()) for each in counted]
+        owner = {slot: number for number, each in zip(numbers, counted, strict=True) for slot in each}
+        for number, each in zip(numbers, counted, strict=True):
+            self._sizes[number] = sum(each.values())
         random = Random(self._manner.seed)
         chosen = slots.choose(sizes, limit, random)
         wanted = {**chosen.fullest, **chosen.random}
         # A generator of its own for each server, so that a seed gives the same sample whoever answers first.
-        seeds = [random.random() for _ in numbers]
+        seeds = {number: random.random() for number in numbers}
 
         def one(number: int) -> dict[int, Group]:
             mine = {slot: keys for slot, keys in wanted.items() if owner[slot] == number}

@@ -229,7 +229,9 @@ def _slow(seen: Seen) -> Item:
     entries = sorted(
         ((entry, log.server) for log in seen.slow for entry in log.slowest), key=lambda each: -each[0].took_ms
     )[:5]
-    lines = [f"{length:,} entries" + (", the slowest:" if entries else "")]
+    newest = next((each.newest for each in seen.slow if each.newest is not None), None)
+    where = "" if newest is None else f" of the newest {newest:,}" + (" of each server" if len(seen.slow) > 1 else "")
+    lines = [f"{length:,} entries" + (f", the slowest{where}:" if entries else "")]
     for entry, where in entries:
         at = datetime.fromtimestamp(entry.at_s, UTC).strftime("%Y-%m-%d %H:%M:%SZ")
         on = f" on {where}" if len(seen.slow) > 1 else ""

@@ -13,8 +13,8 @@ from perfctl.servers.redis import Node
 
 _Found = TypeVar("_Found")
 
-#: entries of a slow log that are read, which is what it holds unless told otherwise, and that are told
-_SLOW_READ = 128
+#: entries of a slow log that are read, many times what it holds unless told otherwise, and that are told
+_SLOW_READ = 2000
 _SLOW_TOLD = 5
 
 #: The servers cut an argument that is longer, and what is left of it is of no family.
@@ -98,7 +98,7 @@ def vitals_of(server: str, facts: Mapping[str, str], db: int) -> Vitals:
         run_id=facts.get("run_id", ""),
         uptime_s=whole("uptime_in_seconds"),
         # RESETSTAT sets back the count of commands too, and is the first that is counted again.
-        was_reset="cmdstat_config|resetstat" in facts,
+        was_reset=_worked(facts.get("cmdstat_config|resetstat", "")),
         hits=whole("keyspace_hits"),
         misses=whole("keyspace_misses"),
         commands=whole("total_commands_processed"),
@@ -119,7 +119,17 @@ def vitals_of(server: str, facts: Mapping[str, str], db: int) -> Vitals:
         max_clients=whole("maxclients"),
         rejected=whole("rejected_connections"),
         keys=_keys(facts, db),
+        replica=facts.get("role") == "slave",
     )
+
+
+def _worked(told: str) -> bool:
+    """Whether a command was ever carried out, by its line of statistics; one that was denied has a line too."""
+    counts = dict(each.partition("=")[::2] for each in told.split(","))
+    try:
+        return int(counts.get("calls", "0")) > int(counts.get("failed_calls", "0"))
+    except ValueError:
+        return False
 
 
 def _keys(facts: Mapping[str, str], db: int) -> int | None:
@@ -133,12 +143,13 @@ def _keys(facts: Mapping[str, str], db: int) -> int | None:
 def _slow(node: Node, family: Callable[[bytes], bytes] | None) -> SlowLog | Unread:
     try:
         length = node.call("SLOWLOG", "LEN")
-        entries = node.call("SLOWLOG", "GET", _SLOW_READ)
+        entries = node.call("SLOWLOG", "GET", min(length, _SLOW_READ))
     except (Denied, CommandFailed) as error:
         return Unread.of("slow log", error)
     # An entry is its number, the time, microseconds, and the command with its arguments, which are nobody's business.
     found = [SlowCommand(_name(words), took / 1000, at, _family(words, family)) for _, at, took, words, *_ in entries]
-    return SlowLog(str(node.address), length, tuple(sorted(found, key=lambda each: -each.took_ms)[:_SLOW_TOLD]))
+    slowest = tuple(sorted(found, key=lambda each: -each.took_ms)[:_SLOW_TOLD])
+    return SlowLog(str(node.address), length, slowest, _SLOW_READ if length > _SLOW_READ else None)
 
 
 def _family(words: Sequence[bytes], family: Callable[[bytes], bytes] | None) -> bytes | None:

@@ -12,6 +12,7 @@ from perfctl.figures import human_seconds
 from perfctl.report import Item, Status
 
 _SET_BACK = "the counters were set back"
+DEMOTED = "a primary has become a replica"
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +62,8 @@ def between(before: Moment, after: Moment) -> Window:
     lives = [{(each.server, each.run_id) for each in moment.vitals} for moment in (before, after)]
     if lives[0] != lives[1]:
         return replace(app, seconds=seconds, void="a server was started anew, or another one has its place")
+    if any(each.replica for each in after.vitals) and not all(each.replica for each in before.vitals):
+        return replace(app, seconds=seconds, void=DEMOTED)
     # One that came after a reset and soon counts more than before would not be noticed by its figures.
     if [each.was_reset for each in before.vitals] != [each.was_reset for each in after.vitals]:
         return replace(app, seconds=seconds, void=_SET_BACK)

@@ -30,7 +30,9 @@ def stats(
     depth: Annotated[int | None, typer.Option("--depth", min=1, help="Families by so many parts; else all.")] = None,
     delimiter: Annotated[str, typer.Option("--delimiter", help="What stands between the parts of a key's name.")] = ":",
     top: Annotated[int, typer.Option("--top", min=1, help="Families shown, and largest keys.")] = 10,
-    sample: Annotated[int, typer.Option("--sample", min=1, metavar="N", help="Keys that are looked at.")] = 10_000,
+    sample: Annotated[
+        int | None, typer.Option("--sample", min=1, metavar="N", help="Keys that are looked at, else 10,000.")
+    ] = None,
     exact: Annotated[bool, typer.Option("--exact", help="Look at all keys.")] = False,
     watch: Annotated[
         str | None, typer.Option("--watch", metavar="DURATION", help="Then a line each DURATION, as 2s.")

@@ -16,6 +16,9 @@ from perfctl.report import Report
 from perfctl.servers import http
 from perfctl.servers.deployment import Deployment
 
+#: keys that are looked at where nobody says how many
+_SAMPLE = 10_000
+
 
 @dataclass(frozen=True, slots=True)
 class Wish:
@@ -31,7 +34,14 @@ class Wish:
 
 
 def wish(
-    *, depth: int | None, delimiter: str, top: int, sample: int, exact: bool, watch: str | None, times: int | None
+    *,
+    depth: int | None,
+    delimiter: str,
+    top: int,
+    sample: int | None,
+    exact: bool,
+    watch: str | None,
+    times: int | None,
 ) -> Wish:
     """What the command line asks for. Raises UsageError."""
     if not delimiter:
@@ -43,7 +53,13 @@ def wish(
         raise UsageError("--times goes with --watch")
     if exact and watch_s is not None:
         raise UsageError("--exact and --watch exclude each other: a watch looks at no keys")
-    return Wish(depth, delimiter.encode("utf-8", "surrogateescape"), top, None if exact else sample, watch_s, times)
+    if exact and sample is not None:
+        raise UsageError("--exact and --sample exclude each other", hint="--exact looks at all keys")
+    for name, given in (("--sample", sample), ("--depth", depth)):
+        if given is not None and watch_s is not None:
+            raise UsageError(f"{name} and --watch exclude each other: a watch looks at no keys")
+    keys = None if exact else _SAMPLE if sample is None else sample
+    return Wish(depth, delimiter.encode("utf-8", "surrogateescape"), top, keys, watch_s, times)
 
 
 def run(session: Session, asked: Wish) -> Report:
@@ -52,7 +68,8 @@ def run(session: Session, asked: Wish) -> Report:
     notes = _notes(deployment)
     nodes = vitals.nodes(deployment)
     # Before the keys are looked at: that counts as reads.
-    items = stats.server(vitals.look(nodes, deployment.seeds.login.db, families.folder(asked.delimiter)))
+    seen = vitals.look(nodes, deployment.seeds.login.db, families.folder(asked.delimiter))
+    items = stats.server(seen)
     found = application(session)
     if found is not None:
         items.append(stats.unread(found) if isinstance(found, Unread) else stats.application(found))
@@ -68,7 +85,8 @@ def run(session: Session, asked: Wish) -> Report:
         sample = _sampled(session, deployment, asked, breakdown.depth_needed(view, told))
     except PerfctlError as error:
         return session.report([*items, stats.unread(Unread.of("keys", error))], notes=notes)
-    return session.report([*items, *breakdown.items(sample, view, told)], notes=notes)
+    dataset_bytes = stats.total(seen.vitals, lambda each: each.dataset_bytes)
+    return session.report([*items, *breakdown.items(sample, view, told, dataset_bytes=dataset_bytes)], notes=notes)
 
 
 def _sampled(session: Session, deployment: Deployment, asked: Wish, depth: int | None) -> Sample:

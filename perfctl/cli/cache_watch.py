@@ -12,7 +12,7 @@ from perfctl.cache import vitals, windows
 from perfctl.cache.counters import Counters
 from perfctl.cache.windows import Moment, Window
 from perfctl.cli.session import Session
-from perfctl.errors import Interrupted, StopRequested, Unreachable
+from perfctl.errors import Busy, ConnectionLost, Interrupted, PerfctlError, StopRequested, Unreachable
 from perfctl.figures import human_bytes
 from perfctl.report import Item, Report
 from perfctl.servers.deployment import Deployment
@@ -22,6 +22,8 @@ from perfctl.servers.redis import Node
 _KEPT = 10_000
 #: lines after which a terminal is told again what the columns are
 _HEAD_EVERY = 20
+#: how long a last look may take once a signal has ended the watch
+_LAST_S = 1.0
 
 _HEAD = (
     f"{'time':<8} {'hit ratio':>9} {'ops/s':>9} {'memory':>8} {'keys':>12} "
@@ -49,9 +51,12 @@ class Watch:
 
     def run(self, facts: Sequence[Item], every_s: float, times: int | None, notes: Sequence[str]) -> Report:
         """Tell a line each interval; the report of all of it, also when a signal ends it."""
-        error = None
+        error: PerfctlError | None = None
         try:
             self._go(every_s, times)
+        except PerfctlError as ended:
+            # What was seen until then is told all the same.
+            error = ended
         except StopRequested as stopped:
             if self._lines and sys.stdout.isatty():
                 # A terminal shows ^C where the next line would begin.
@@ -61,33 +66,63 @@ class Watch:
         return self._session.report([*facts, item], notes=notes, error=error)
 
     def _go(self, every_s: float, times: int | None) -> None:
-        before: Moment | None = self._look()
+        before = self._look_again()
         began = time.monotonic()
         tick = 0
         while times is None or self._told < times:
             # By the clock, so that lines do not drift; looks that took longer than an interval leave lines out.
             tick = max(tick + 1, int((time.monotonic() - began) / every_s))
-            time.sleep(max(0.0, began + tick * every_s - time.monotonic()))
             try:
-                after = self._look()
-            except Unreachable as error:
+                time.sleep(max(0.0, began + tick * every_s - time.monotonic()))
+            except StopRequested:
+                self._look_last(before)
+                raise
+            try:
+                after = self._look_again()
+                if self._demoted(after):
+                    # Its counters go on, and are not those of the cluster any more.
+                    self._lose()
+                    self._tell(Window(after.at_s - before.at_s, void=windows.DEMOTED), None)
+                    before = self._look_again()
+                    continue
+            except (Unreachable, Busy) as error:
                 self._lose()
                 self._tell(Window(every_s, void=error.message), None)
-                before = None
+                # The last look stays: whoever comes back as the same server has counted on.
                 continue
-            if before is None:
-                self._tell(Window(every_s, void="the server is back"), after)
-            else:
-                self._tell(windows.between(before, after), after)
+            self._tell(windows.between(before, after), after)
             before = after
 
+    def _demoted(self, seen: Moment) -> bool:
+        return self._deployment.kind != "standalone" and any(each.replica for each in seen.vitals)
+
     def _look(self) -> Moment:
-        """Raises Unreachable, Denied."""
+        """Raises Unreachable, Denied, Busy."""
         if not self._nodes:
+            # Of one server the address is known, and of a cluster or behind Sentinels somebody else may have its place.
             primaries = self._deployment.primaries()
             self._nodes = [self._deployment.open(each.address) for each in primaries]
         seen = vitals.figures(self._nodes, self._deployment.seeds.login.db)
         return Moment(time.monotonic(), seen, self._ask())
+
+    def _look_again(self) -> Moment:
+        """A look, with new connections where one was closed: a server closes those that were idle for long."""
+        try:
+            return self._look()
+        except ConnectionLost:
+            self._lose()
+            return self._look()
+
+    def _look_last(self, before: Moment) -> None:
+        """What was counted in the interval that a signal has ended, as far as the servers tell it at once."""
+        try:
+            for node in self._nodes:
+                node.answer_within_s = _LAST_S
+            after = self._look() if self._nodes else None
+        except PerfctlError:
+            return
+        if after is not None and not self._demoted(after):
+            self._tell(windows.between(before, after), after)
 
     def _lose(self) -> None:
         """Who is there is asked anew: after a failover it is somebody else."""

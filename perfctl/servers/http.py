@@ -13,9 +13,9 @@ import socket
 import ssl
 import threading
 from dataclasses import dataclass, field
-from urllib.parse import SplitResult, unquote, urljoin, urlsplit
+from urllib.parse import SplitResult, unquote_to_bytes, urljoin, urlsplit
 
-from perfctl.errors import CommandFailed, ConfigError, Denied, NoAnswer, PerfctlError, Unreachable
+from perfctl.errors import CommandFailed, ConfigError, ConnectionLost, Denied, NoAnswer, PerfctlError, Unreachable
 
 #: The largest answer that is read; metrics of a large application are a tenth of it.
 LIMIT_BYTES = 4 << 20
@@ -25,6 +25,9 @@ TIMEOUT_S = 5.0
 
 #: How often an answer may send on to another address.
 _REDIRECTS = 5
+#: How the names of charsets begin that are taken at their word; Python has codecs that are none, and slow ones.
+_CHARSETS = ("utf-16", "utf-32", "iso-8859", "latin", "windows-125", "us-ascii", "ascii")
+
 _SENDS_ON = (301, 302, 303, 307, 308)
 
 
@@ -102,7 +105,7 @@ def _followed(url: str, line: _Line) -> str:
     secret = _basic(url)
     for _ in range(_REDIRECTS + 1):
         if urlsplit(url).scheme not in ("http", "https"):
-            raise CommandFailed(f"an answer leads to {urlsplit(url).scheme}:, which is not read", code="redirect")
+            raise Unreachable(f"an answer leads to {urlsplit(url).scheme}:, which is not read")
         # Somebody else is not told the password.
         status, text, leads_to = _once(url, secret if _origin(url) == first else None, line)
         if status in _SENDS_ON and leads_to:
@@ -111,7 +114,7 @@ def _followed(url: str, line: _Line) -> str:
         if 200 <= status < 300:
             return text
         raise _refusal(status, url)
-    raise CommandFailed(f"{shown(url)} sends on more than {_REDIRECTS} times", code="redirect")
+    raise Unreachable(f"{shown(url)} sends on more than {_REDIRECTS} times")
 
 
 def _led_to(url: str, location: str) -> str:
@@ -119,7 +122,7 @@ def _led_to(url: str, location: str) -> str:
         found = urljoin(url, location)
         urlsplit(found)
     except ValueError:
-        raise CommandFailed(f"{shown(url)} sends on to what is no address", code="redirect") from None
+        raise Unreachable(f"{shown(url)} sends on to what is no address") from None
     return found
 
 
@@ -138,17 +141,27 @@ def _once(url: str, secret: str | None, line: _Line) -> tuple[int, str, str | No
             return answer.status, "", answer.getheader("Location")
         body = answer.read(LIMIT_BYTES + 1)
         if len(body) > LIMIT_BYTES:
-            raise CommandFailed(f"{shown(url)} answers with more than {LIMIT_BYTES >> 20} MB", code="too large")
-        try:
-            return answer.status, body.decode(answer.headers.get_content_charset("utf-8"), "replace"), None
-        except LookupError:
-            return answer.status, body.decode("utf-8", "replace"), None
+            raise Unreachable(f"{shown(url)} answers with more than {LIMIT_BYTES >> 20} MB")
+        # Reading up to a bound, http.client takes an answer that breaks off for a whole one.
+        if answer.length not in (None, 0):
+            raise ConnectionLost(f"the answer from {shown(url)} breaks off")
+        return answer.status, _text(body, answer.headers.get_content_charset("utf-8")), None
     except (OSError, http.client.HTTPException, ValueError) as error:
         raise _unreached(url, error, line.timeout_s) from error
     finally:
         for each in (answer, link):
             if each is not None:
                 each.close()
+
+
+def _text(body: bytes, charset: str) -> str:
+    """What was answered; of a charset in which no text is written as what it nearly always is."""
+    if charset != "utf-8" and charset.startswith(_CHARSETS):
+        try:
+            return body.decode(charset, "replace")
+        except (LookupError, ValueError):
+            pass
+    return body.decode("utf-8-sig", "replace")
 
 
 def _unreached(url: str, error: Exception, timeout_s: float) -> PerfctlError:
@@ -163,6 +176,8 @@ def _unreached(url: str, error: Exception, timeout_s: float) -> PerfctlError:
         return Unreachable(f"cannot reach {where}: {error.strerror or type(error).__name__}")
     if isinstance(error, (http.client.InvalidURL, ValueError)):
         return ConfigError(f"{where} is no address that HTTP knows")
+    if isinstance(error, http.client.IncompleteRead):
+        return ConnectionLost(f"the answer from {where} breaks off")
     return Unreachable(f"{where} does not speak HTTP: {type(error).__name__}")
 
 
@@ -182,4 +197,4 @@ def _origin(url: str) -> tuple[str, str]:
 
 def _basic(url: str) -> str | None:
     user, at, _ = urlsplit(url).netloc.rpartition("@")
-    return base64.b64encode(unquote(user).encode()).decode() if at else None
+    return base64.b64encode(unquote_to_bytes(user)).decode() if at else None

@@ -7,14 +7,18 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 import redis
 
+from perfctl.cache import sampling
 from perfctl.embedded import start_valkey
 from perfctl.errors import ConnectionLost
+from perfctl.servers.deployment import connect
+from perfctl.servers.redis import read_address
 from tests.fix_http import Endpoint, says
 from tests.fix_perfctl import ROOT, Process, Ran, for_cache, run, until
 from tests.fix_redis import installed_version, limited_user
@@ -144,6 +148,9 @@ def test_depth_delimiter_and_top(tmp_path: Path, redis70: Cache) -> None:
         (("--delimiter", ""), "--delimiter is empty"),
         (("--times", "2"), "--times goes with --watch"),
         (("--exact", "--watch", "1s"), "exclude each other"),
+        (("--exact", "--sample", "5"), "--exact and --sample exclude each other"),
+        (("--watch", "1s", "--sample", "5"), "--sample and --watch exclude each other"),
+        (("--watch", "1s", "--depth", "2"), "--depth and --watch exclude each other"),
     ],
 )
 def test_a_command_line_that_makes_no_sense(tmp_path: Path, arguments: tuple[str, ...], said: str) -> None:
@@ -205,8 +212,11 @@ def test_keys_that_a_user_may_not_see_into(tmp_path: Path, valkey91: Cache) -> N
     assert ran.code == 7
     assert of_kind(ran, "family")["session:*"]["data"] == {
         "keys": 1, "share": {"value": 0.0025, "low": 0.0025, "high": 0.0025},
-        "size_bytes": None, "ttl": {}, "types": {},
+        "size_bytes": None, "sized": 0.0, "ttl": {}, "types": {},
     }  # fmt: skip
+    keys = of_kind(ran, "cache")["keys"]
+    assert "if all are as the 99.8% whose size is known" in keys["detail"]
+    assert keys["data"]["counted_reads"] == 800
 
 
 def test_arguments_of_slow_commands_are_not_told(tmp_path: Path, redis_server: Cache) -> None:
@@ -290,7 +300,7 @@ def test_a_cluster_with_hash_tags(tmp_path: Path, cluster: CacheCluster) -> None
     keys = of_kind(ran, "cache")["keys"]["data"]
     assert (keys["keys"], keys["complete"], len(keys["servers"])) == (30_000, False, 3)
     # Slots differ in how many keys they have, so it is about as many as were asked for.
-    assert 2000 < keys["read"] <= 5500
+    assert 2000 < keys["read"] <= 5500, keys
     families = of_kind(ran, "family")
     tenants = {name: item["data"]["share"] for name, item in families.items() if name.startswith("t:")}
     assert len(tenants) == 20
@@ -298,6 +308,35 @@ def test_a_cluster_with_hash_tags(tmp_path: Path, cluster: CacheCluster) -> None
     other = families["u:*"]["data"]["share"]
     assert other["low"] < 0.5 < other["high"]
     assert other["high"] - other["low"] < 0.2
+
+
+def test_keys_of_one_hash_tag_written_one_family_after_the_other(tmp_path: Path, cluster: CacheCluster) -> None:
+    with cluster.connect() as client:
+        for family in "ab":
+            for begin in range(0, 20_000, 5000):
+                client.mset({f"{family}:{{t}}:{number}": "x" for number in range(begin, begin + 5000)})
+    ran = ask(for_cache(tmp_path, cluster.url), "--sample", "2000")
+    keys = of_kind(ran, "cache")["keys"]["data"]
+    assert (keys["keys"], keys["complete"]) == (40_000, False)
+    share = of_kind(ran, "family")["a:{t}:*"]["data"]["share"]
+    assert 0.4 < share["value"] < 0.6
+    assert share["high"] - share["low"] < 0.3
+
+
+@pytest.mark.parametrize("limit", [2000, 50_000])
+def test_a_cluster_of_nodes_of_two_versions(
+    cluster91: CacheCluster, monkeypatch: pytest.MonkeyPatch, limit: int
+) -> None:
+    fill(cluster91, 10_000)
+    told = iter([True, False, True])
+    monkeypatch.setattr(sampling, "walks_by_slot", lambda _: next(told))
+    deployment = connect(read_address(cluster91.url, None, "perfctl", 5.0))
+    try:
+        seen = sampling.look(deployment, sampling.Manner(limit, 10))
+    finally:
+        deployment.close()
+    assert (seen.keys, seen.complete, len(seen.servers)) == (10_000, limit > 10_000, 3)
+    assert seen.complete or 1000 < seen.read <= 2200
 
 
 def test_all_keys_of_a_cluster(tmp_path: Path, cluster91: CacheCluster) -> None:
@@ -413,7 +452,7 @@ def test_counters_that_cannot_be_read_are_unknown(
 
 
 @pytest.mark.parametrize(("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-@pytest.mark.parametrize("arguments", [(), ("--exact",)])
+@pytest.mark.parametrize("arguments", [("--sample", "400000"), ("--exact",)])
 def test_a_signal_is_heard_while_a_server_does_not_answer(
     tmp_path: Path, cache_proxy: CacheProxy, arguments: tuple[str, ...], signum: int, code: int
 ) -> None:
@@ -421,7 +460,7 @@ def test_a_signal_is_heard_while_a_server_does_not_answer(
         for begin in range(0, 400_000, 100_000):
             client.mset({f"cache:{number}": "x" for number in range(begin, begin + 100_000)})
     until(lambda: cache_proxy.connections == 0)
-    process = start(for_cache(tmp_path, cache_proxy.url), *arguments, "--timeout", "1h", "--sample", "400000")
+    process = start(for_cache(tmp_path, cache_proxy.url), *arguments, "--timeout", "1h")
     # The first connection asks what the server is, the second one for the keys.
     until(lambda: cache_proxy.connections == 2)
     cache_proxy.deafen()
@@ -591,12 +630,90 @@ def test_a_server_that_is_started_anew_makes_windows_void(tmp_path: Path, redis7
     process.popen.stdout.readline()
     redis70.server.kill()
     redis70.server.start()
-    while json.loads(process.popen.stdout.readline())["void"] != "the server is back":
+    while (
+        json.loads(process.popen.stdout.readline())["void"] != "a server was started anew, or another one has its place"
+    ):
         pass
     assert json.loads(process.popen.stdout.readline())["void"] is None
     process.popen.send_signal(signal.SIGINT)
     ran = process.wait()
     assert ran.code == 130
+
+
+def streamed_window(ran: Ran) -> dict[str, Any]:
+    return next(item for item in ran.events[-1]["items"] if item["name"] == "window")
+
+
+def test_the_interval_that_a_signal_ends_counts_too(tmp_path: Path, redis70: Cache) -> None:
+    with redis70.connect() as client:
+        process = start(for_cache(tmp_path, redis70.url), "--watch", "1h", form="ndjson")
+        until(lambda: client.info("commandstats").get("cmdstat_slowlog|len") is not None)
+        # Past the first look of the watch, which is the second INFO of its connection.
+        time.sleep(1)
+        for _ in range(5):
+            client.get("nowhere")
+    process.popen.send_signal(signal.SIGINT)
+    ran = process.wait()
+    window = streamed_window(ran)["data"]
+    assert (ran.code, window["windows"], window["misses"]) == (130, 1, 5)
+
+
+def test_a_server_that_closes_idle_connections_is_watched(tmp_path: Path, redis70: Cache) -> None:
+    with redis70.connect() as client:
+        process = start(for_cache(tmp_path, redis70.url), "--watch", "200ms", "--times", "5", form="ndjson")
+        assert process.popen.stdout is not None
+        process.popen.stdout.readline()
+        client.get("nowhere")
+        client.client_kill_filter(_type="normal", skipme=True)
+        ran = process.wait()
+    window = streamed_window(ran)["data"]
+    assert (ran.code, window["void"]) == (0, 0)
+    assert window["misses"] == 1
+
+
+def test_a_script_that_keeps_the_server_busy_voids_windows_only(tmp_path: Path, redis70: Cache) -> None:
+    with redis70.connect() as client:
+        client.config_set("lua-time-limit", 50)
+        process = start(for_cache(tmp_path, redis70.url), "--watch", "100ms", form="ndjson")
+        assert process.popen.stdout is not None
+        process.popen.stdout.readline()
+        with pytest.raises(redis.RedisError), redis.Redis.from_url(redis70.url, socket_timeout=0.3, retry=None) as busy:
+            busy.eval("while true do end", 0)
+        while "busy running a script" not in str(json.loads(process.popen.stdout.readline())["void"]):
+            pass
+        client.script_kill()
+        while json.loads(process.popen.stdout.readline())["void"] is not None:
+            pass
+    process.popen.send_signal(signal.SIGINT)
+    ran = process.wait()
+    assert ran.code == 130
+    assert streamed_window(ran)["status"] == "ok"
+
+
+def test_a_right_that_is_taken_away_ends_a_watch_with_its_report(tmp_path: Path, redis70: Cache) -> None:
+    url = limited_user(redis70, "~*", "+info", "+cluster|nodes")
+    process = start(for_cache(tmp_path, url), "--watch", "100ms", form="ndjson")
+    assert process.popen.stdout is not None
+    process.popen.stdout.readline()
+    limited_user(redis70, "~*", "+ping")
+    ran = process.wait()
+    assert ran.code == 7
+    assert streamed_window(ran)["data"]["windows"] >= 1
+
+
+def test_a_planned_failover_is_noticed(tmp_path: Path, cluster91: CacheCluster) -> None:
+    process = start(for_cache(tmp_path, cluster91.url), "--watch", "100ms", form="ndjson")
+    assert process.popen.stdout is not None
+    process.popen.stdout.readline()
+    replica = cluster91.replica(0)
+    assert replica is not None
+    with redis.Redis.from_url(replica.url) as client:
+        client.execute_command("CLUSTER", "FAILOVER")
+    seen: list[str | None] = [""]
+    while "a primary has become a replica" not in seen or seen[-1] is not None:
+        seen.append(json.loads(process.popen.stdout.readline())["void"])
+    process.popen.send_signal(signal.SIGINT)
+    assert process.wait().code == 130
 
 
 @pytest.mark.parametrize(("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])

@@ -92,7 +92,39 @@ def test_several_caches_are_not_added_up() -> None:
     text = "a_cache_hits_total 4\na_cache_misses_total 1\nb_cache_hits_total 1\n"
     with pytest.raises(ConfigError, match="several caches: a_, b_"):
         read(text)
-    assert read(text + "perfctl_cache_hits_total 1\n").whole == Reads(1, 0)
+    assert read(text + "perfctl_cache_hits_total 1\nperfctl_cache_misses_total 3\n").whole == Reads(1, 3)
+
+
+@pytest.mark.parametrize(
+    ("text", "hits", "misses"),
+    [
+        ("cache_hits_total 10\ncache_requests_total 100\n", 10, 90),
+        ("cache_misses_total 10\ncache_lookups_total 100\n", 90, 10),
+        ('cache_hits_total 10\ncache_requests_total{result="hit"} 1\ncache_requests_total{result="miss"} 9\n', 1, 9),
+        ('cache_requests_total{result="hit"} 1\ncache_reads_total{result="hit"} 1\ncache_reads_total{result="miss"} 9',
+         1, 9),
+        ('cache_hits_total{family="a"} 5\n# TYPE cache_misses_total counter\n', 5, 0),
+        ("cache_hits_total 1\ncache_misses_total 9\nnginx_cache_requests_total 5\nhttp_cache_errors_total 2\n", 1, 9),
+    ],
+)  # fmt: skip
+def test_prometheus_tells_misses_in_some_manner(text: str, hits: int, misses: int) -> None:
+    assert read(text).whole == Reads(hits, misses)
+
+
+def test_misses_by_family_follow_from_reads_by_family() -> None:
+    text = 'cache_hits_total{family="a"} 5\ncache_requests_total{family="a"} 9\ncache_requests_total{family="b"} 2\n'
+    assert read(text) == Counters(Reads(5, 6), {"a": Reads(5, 4), "b": Reads(0, 2)})
+
+
+def test_a_ratio_of_no_requests_is_no_ratio() -> None:
+    assert read('{"hit_ratio": 0.0, "total_requests": 0}').whole.ratio is None
+    assert read('{"hit_ratio": 0.0, "total_requests": 3}').whole.ratio == 0
+
+
+def test_half_of_a_surrogate_pair_in_a_name() -> None:
+    found = read('{"families": {"a\\ud800": {"hits": 1, "misses": 1}}}')
+    assert list(found.families) == ["a\\ud800"]
+    assert joined(found.families, b"cache:x:*", prefix=b"cache:", delimiter=b":") is None
 
 
 @pytest.mark.parametrize(
@@ -113,6 +145,16 @@ def test_several_caches_are_not_added_up() -> None:
         "<html><body>Log in</body></html>",
         "up 1\n",
         "cache_hits_total NaN\n",
+        "cache_hits_total 3\n",
+        'cache_requests_total{status="HIT"} 3\ncache_requests_total{status="EXPIRED"} 30\n',
+        "cache_misses_total 3\n",
+        "cache_requests_total 3\n",
+        "cache_hits_total 3\ncache_operations_total 9\n",
+        "cache_hits_total 30\ncache_requests_total 9\n",
+        "cache_hits_total 3\ncache_misses_total NaN\n",
+        "cache_hits_total 3\ncache_misses_total +Inf\n",
+        "cache_hits_total 3\ncache_misses_total -1\n",
+        "cache_hits_total 3\ncache_misses_total 1e19\n",
         'cache_requests_total{result="hit" 4\n',
     ],
 )

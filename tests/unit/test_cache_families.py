@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from perfctl.cache.families import folder, gathered, to_depth
@@ -58,3 +60,35 @@ def test_names_that_differ_in_a_digit_are_told_apart_whatever_came_before() -> N
     family = folder(b":")
     keys = [b"v1:5", b"v2:7", b"user:17:x", b"user:23:x", b"user:23:x2", b"user:9:x3"]
     assert [family(key) for key in keys] == [b"v1:*", b"v2:*", b"user:*:x", b"user:*:x", b"user:*:x2", b"user:*:x3"]
+
+
+def test_a_key_of_very_many_parts() -> None:
+    key = b"a:" * 1_000_000
+    name = folder(b":")(key)
+    assert name == b"a:" * 32 + "…".encode()
+    assert folder(b":")(b":".join([b"a"] * 32)) == b":".join([b"a"] * 32)
+    assert gathered({name: 1, b"a:b": 2}, b":") == {name: 1, b"a:b": 2}
+
+
+def test_many_long_families_are_folded_soon() -> None:
+    seen = {b":".join([b"p%d" % (number * place % 7919) for place in range(32)]): 1 for number in range(20_000)}
+    began = time.monotonic()
+    gathered(seen, b":")
+    assert time.monotonic() - began < 10
+
+
+def junk(number: int) -> bytes:
+    return bytes([97 + number // 26, 97 + number % 26])
+
+
+def test_junk_beside_large_families_leaves_them_their_names() -> None:
+    seen = {junk(number): 1 for number in range(60)}
+    seen |= {b"user:*": 9000, b"page:*": 700, b"small:*": 3, b"app:x": 1, b"app:y": 2}
+    assert gathered(seen, b":", prefix=b"app:") == {
+        b"*": 60, b"user:*": 9000, b"page:*": 700, b"*:*": 3, b"app:x": 1, b"app:y": 2
+    }  # fmt: skip
+
+
+def test_the_prefix_stays_and_what_is_behind_it_is_folded() -> None:
+    seen = {b"app:" + junk(number) + b":cart": 2 for number in range(60)} | {junk(number): 90 for number in range(60)}
+    assert gathered(seen, b":", prefix=b"app:") == {b"app:*:cart": 120, b"*": 5400}

@@ -9,7 +9,7 @@ from random import Random
 import pytest
 
 from perfctl.cache import breakdown, criterion, stats, windows
-from perfctl.cache.counters import Counters, Reads
+from perfctl.cache.counters import Counters, Reads, read
 from perfctl.cache.estimate import amounts, family_share, kinds, renamed, share, whole
 from perfctl.cache.gather import Biggest, Gatherer
 from perfctl.cache.records import (
@@ -25,6 +25,7 @@ from perfctl.cache.records import (
     Unread,
     Vitals,
 )
+from perfctl.cache.sampling import walks_by_slot
 from perfctl.cache.slots import choose
 from perfctl.cache.vitals import vitals_of
 from perfctl.cache.windows import Moment, between
@@ -142,12 +143,37 @@ def test_a_window_without_reads_has_no_ratio() -> None:
         vitals(run_id="two", keyspace_hits="400"),
         vitals("b:2", keyspace_hits="400"),
         vitals(keyspace_hits="400", **{"cmdstat_config|resetstat": "calls=1"}),
+        vitals(keyspace_hits="400", role="slave"),
     ],
 )
 def test_counters_of_another_life_make_a_window_void(later: Vitals) -> None:
     found = between(moment(0, vitals()), moment(1, later))
     assert found.void
     assert (found.hits, found.misses, found.hit_ratio) == (None, None, None)
+
+
+@pytest.mark.parametrize(
+    ("told", "reset"),
+    [
+        ("calls=1,usec=9,usec_per_call=9.00,rejected_calls=0,failed_calls=0", True),
+        ("calls=2,usec=9,usec_per_call=4.50,rejected_calls=3,failed_calls=1", True),
+        ("calls=0,usec=0,usec_per_call=0.00,rejected_calls=1,failed_calls=0", False),
+        ("calls=1,usec=9,usec_per_call=9.00,rejected_calls=0,failed_calls=1", False),
+        ("calls=x", False),
+    ],
+)
+def test_a_reset_that_was_denied_is_none(told: str, reset: bool) -> None:
+    assert vitals(**{"cmdstat_config|resetstat": told}).was_reset is reset
+
+
+def test_a_replica_that_was_one_before_is_watched() -> None:
+    one = vitals(role="slave")
+    assert not between(moment(0, one), moment(1, one)).void
+
+
+def test_a_slow_log_that_was_read_in_part_says_so() -> None:
+    log = SlowLog("a:1", 3000, (SlowCommand("SORT", 1.0, 1_700_000_000),), 2000)
+    assert items(vitals(), slow=(log,))["slow log"].detail.startswith("3,000 entries, the slowest of the newest 2,000:")
 
 
 def test_an_application_that_was_started_anew_has_no_window() -> None:
@@ -189,6 +215,22 @@ def test_the_servers_hit_ratio_against_the_criterion(least: float, status: Statu
 def test_a_criterion_without_reads_is_unknown() -> None:
     assert criterion.by_application(0.7, Counters(Reads(0, 0))).status is Status.UNKNOWN
     assert criterion.by_servers(0.7, [vitals(keyspace_hits="0", keyspace_misses="0")]).status is Status.UNKNOWN
+
+
+@pytest.mark.parametrize(
+    ("hits", "misses", "said"),
+    [
+        (69_999, 30_001, "69.999%: 69,999 hits, 30,001 misses; at least 70.000% is"),
+        (70_000, 30_000, "70.0%: 70,000 hits, 30,000 misses; at least 70.0% is"),
+        (6, 4, "60.0%: 6 hits, 4 misses; at least 70.0% is"),
+    ],
+)
+def test_a_ratio_just_below_the_criterion_reads_as_below_it(hits: int, misses: int, said: str) -> None:
+    for item in (
+        criterion.by_application(0.7, Counters(Reads(hits, misses))),
+        criterion.by_servers(0.7, [vitals(keyspace_hits=str(hits), keyspace_misses=str(misses))]),
+    ):
+        assert item.detail.startswith(said)
 
 
 # --- samples
@@ -318,3 +360,61 @@ def test_the_fullest_slots_are_always_chosen() -> None:
 def test_few_keys_are_all_looked_at() -> None:
     found = choose({1: 3, 2: 0, 3: 4}, 7, Random(1))
     assert (found.fullest, found.random, found.complete) == ({3: 4, 1: 3}, {}, True)
+
+
+@pytest.mark.parametrize(
+    ("redis", "valkey", "by_slot"),
+    [
+        ("6.2.14", None, False),
+        ("7.0.15", None, False),
+        ("7.4.0", None, True),
+        ("8.0.1", None, True),
+        ("10.0", None, True),
+        ("7.2.4", "7.2.6", False),
+        ("7.2.4", "8.0.0-rc1", True),
+        ("7.2.4", "9.1.2", True),
+        ("", None, False),
+    ],
+)
+def test_slots_are_chosen_only_where_a_node_walks_by_slot(redis: str, valkey: str | None, by_slot: bool) -> None:
+    facts = {"redis_version": redis, **({"valkey_version": valkey} if valkey else {})}
+    assert walks_by_slot(facts) is by_slot
+
+
+def lines_of(sample: Sample, dataset_bytes: int | None = None) -> str:
+    return breakdown.items(sample, breakdown.View(b":", b"", None, 10), dataset_bytes=dataset_bytes)[0].detail
+
+
+def test_sizes_known_of_some_keys_are_told_as_that() -> None:
+    known = FamilyTally(4, 1, 100, (4, 0, 0, 0, 0, 0, 0), {"string": 4})
+    seen = sample(Stratum((Group("a:1", 4, 4, {b"a": known}),), 1, 4), complete=True)
+    keys, family = breakdown.items(seen, breakdown.View(b":", b"", None, 10))
+    assert keys.detail.splitlines()[0] == "4 keys, 400 B if all are as the 25.0% whose size is known"
+    assert "if all are as the 25.0%" in family.detail
+    assert keys.data["sized"] == 0.25
+
+
+@pytest.mark.parametrize(
+    ("dataset", "said"), [(None, False), (300 << 20, False), (900 << 20, True), (50 << 20, True), (0, False)]
+)
+def test_an_estimate_far_from_what_the_server_counts_says_so(dataset: int | None, said: bool) -> None:
+    big = FamilyTally(100, 100, 200 << 20, (100, 0, 0, 0, 0, 0, 0), {"string": 100})
+    seen = sample(Stratum((Group("a:1", 100, 100, {b"a": big}),), 1, 100), complete=True)
+    assert ("the servers count" in lines_of(seen, dataset)) is said
+
+
+def test_very_long_names_are_cut() -> None:
+    name = b"x" * 1_000_000
+    seen = replace(
+        sample(Stratum((Group("a:1", 1, 1, {name: tally(1)}),), 1, 1), complete=True),
+        biggest=(BigKey(name, 5, "string", -1),),
+    )
+    _, family, key = breakdown.items(seen, breakdown.View(b":", b"", None, 10))
+    assert family.name == key.name == "x" * 200 + "… (1,000,000 bytes)"
+
+
+def test_a_family_of_the_application_with_half_of_a_surrogate_pair() -> None:
+    app = read('{"families": {"a\\ud800": {"hits": 1, "misses": 1}}}')
+    view = breakdown.View(b":", b"cache:", 1, 10)
+    assert breakdown.depth_needed(view, app) == 2
+    assert breakdown.items(sample(complete=True), view, app)[1].name == "a\\ud800"
