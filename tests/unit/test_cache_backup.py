@@ -193,6 +193,9 @@ def test_several_may_write_at_once(tmp_path: Path) -> None:
 class FakeServer:
     """Takes RESTORE, or says what it is told to; a deployment, its one primary and the connection to it."""
 
+    #: it is the lock too, which nobody takes
+    lost = False
+
     kind = "single"
     version = "Fake 1"
     address = Address("fake", 1)
