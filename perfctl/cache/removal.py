@@ -62,6 +62,11 @@ class Expire:
         ]
 
 
+def number_of_keys(command: Command) -> int:
+    """How many keys one of these commands is for."""
+    return len(command) - 1 if command[0] == "UNLINK" else 1
+
+
 def keys_of(command: Command) -> tuple[bytes, ...]:
     """The keys that one of these commands is for."""
     keys = command[1:] if command[0] == "UNLINK" else command[1:2]

@@ -16,7 +16,7 @@ from perfctl.cache.lock import KEY as LOCK
 from perfctl.cache.model import Manner, Question, Traits
 from perfctl.cache.pace import CEILING, Bucket, PageSize, excess_s, next_pause_s
 from perfctl.cache.probe import LAG_BYTES, Probe
-from perfctl.cache.removal import Expire, Removal, Unlink, keys_of
+from perfctl.cache.removal import Expire, Removal, Unlink, keys_of, number_of_keys
 from perfctl.cache.route import Router
 from perfctl.cache.selection import ELSEWHERE, Command, Selection
 from perfctl.errors import CommandFailed, ConnectionLost, Denied, PerfctlError
@@ -95,7 +95,7 @@ class Walk:
                 # First, so that nothing stands between the look at a key, its backup and its end.
                 self._wait(self._charged)
                 commands = self._commands(keys)
-                self._charged = sum(len(keys_of(each)) for each in commands)
+                self._charged = sum(map(number_of_keys, commands))
                 going = cursor != b"0" and self._errand.stop() is None
                 before = len(self._sent)
                 self._sent.extend(commands)
@@ -127,7 +127,7 @@ class Walk:
             self._settle(len(self._sent))
             keys, traits = self._meant(keys)
         commands = self._removal.commands(keys, traits)
-        if passed := len(keys) - sum(len(keys_of(each)) for each in commands):
+        if passed := len(keys) - sum(map(number_of_keys, commands)):
             self._errand.count(passed, 0, 0, 0)
         return commands
 
@@ -163,7 +163,7 @@ class Walk:
         matched = removed = 0
         for _ in range(number):
             command = self._sent.popleft()
-            matched += len(keys_of(command))
+            matched += number_of_keys(command)
             removed += self._removed(command, self._node.receive())
         if matched:
             self._errand.count(matched, removed, 0, 0)
