@@ -47,17 +47,18 @@ def flush(session: Session, wished: Wish) -> Report:
     session.closed_at_the_end(router.close)
     journal = Journal(Path(wished.journal) if wished.journal else usual_path(os.environ))
     facts = _facts(session, deployment, wished)
-    journal.write("flush", **facts, matched=seen.matched, of=seen.keys)
     lock = FlushLock(router)
     lock.take(force=wished.force)
     try:
+        journal.write("flush", **facts, matched=seen.matched, of=seen.keys)
         if wished.everything:
             done, item = _empty(session, deployment, seen)
         else:
             done, item = _delete(session, deployment, wished, seen, lock)
     except BaseException as error:
         message = error.message if isinstance(error, PerfctlError) else type(error).__name__
-        notes += journal.noted("flush failed", **facts, error=message)
+        for note in journal.noted("flush failed", **facts, error=message):
+            session.say(note)
         raise
     finally:
         act.released(lock)

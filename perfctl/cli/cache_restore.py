@@ -44,10 +44,10 @@ def restore(session: Session, file: str, *, overwrite: bool, journal: str | None
     session.closed_at_the_end(router.close)
     written = Journal(Path(journal) if journal else usual_path(os.environ))
     facts = {"target": session.target.name, "server": str(deployment.node.address), "backup": file}
-    written.write("restore", **facts, keys=keys, replace=overwrite)
     lock = FlushLock(router)
     lock.take(force=force)
     try:
+        written.write("restore", **facts, keys=keys, replace=overwrite)
         with session.gentle_stop() as stop, Progress(session, of=keys) as progress:
             stop.may_leave = True
             run = Restore(
@@ -60,13 +60,15 @@ def restore(session: Session, file: str, *, overwrite: bool, journal: str | None
             )
             done = run.run(saved.records())
             stop.may_leave = False
-    except PerfctlError as error:
-        written.write("restore failed", **facts, error=error.message)
+    except BaseException as error:
+        message = error.message if isinstance(error, PerfctlError) else type(error).__name__
+        for note in written.noted("restore failed", **facts, error=message):
+            session.say(note)
         raise
     finally:
         act.released(lock)
     item = _done(file, done)
-    written.write("restore ended", **{**facts, **item.data})
+    notes += written.noted("restore ended", **{**facts, **item.data})
     if done.stopped is None:
         return session.report([item], notes=notes)
     hint = "the same command goes on: what is there is left"

@@ -10,6 +10,7 @@ from perfctl.cache.counters import Counters
 from perfctl.cache.records import Sample, Unread
 from perfctl.cli import walk_bar
 from perfctl.cli.cache_watch import Watch
+from perfctl.cli.cache_work import server
 from perfctl.cli.session import Session, duration_s
 from perfctl.errors import PerfctlError, UsageError
 from perfctl.report import Report
@@ -111,8 +112,7 @@ def application(session: Session, within_s: float | None = None) -> Counters | U
 
 
 def _notes(deployment: Deployment) -> list[str]:
-    kind = "" if deployment.kind == "standalone" else f", {deployment.kind}"
-    notes = [f"{deployment.version}, {deployment.node.address}, database {deployment.seeds.login.db}{kind}"]
+    notes = [server(deployment)]
     if primary := deployment.primary_of_a_replica:
         notes.append(f"a replica, which may be behind and has counters of its own; its primary is {primary}")
     return notes

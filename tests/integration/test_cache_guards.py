@@ -183,6 +183,22 @@ def test_a_right_that_one_server_lacks_is_found_before_the_first_delete(
         assert all(client.exists(f"cache:{number}") for number in range(300))
 
 
+def test_a_flush_that_did_not_begin_is_not_in_the_journal(config: Path, redis70: Cache) -> None:
+    fill(redis70, cache=5, session=10)
+    with redis70.connect() as client:
+        client.set(LOCK, "another's", px=60_000)
+    assert cache(config, "flush", "cache:*", "--yes").code == 6
+    assert not (config.parent / "journal.jsonl").exists()
+
+
+def test_without_a_journal_nothing_goes_and_the_lock_is_given_back(config: Path, redis70: Cache) -> None:
+    fill(redis70, cache=5, session=10)
+    ran = run(
+        "cache", "flush", "cache:*", "--yes", "--config", str(config), "--journal", "/dev/full", "--format", "json"
+    )
+    assert (ran.code, count(redis70)) == (2, 15)
+
+
 def test_a_plan_whose_number_was_changed_is_none(config: Path, redis70: Cache) -> None:
     fill(redis70, cache=100, session=300)
     plan = cache(config, "flush", "cache:*", "--dry-run").report["items"][0]["data"]["plan"]
