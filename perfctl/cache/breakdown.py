@@ -93,7 +93,9 @@ def _whole(sample: Sample, dataset_bytes: int | None) -> Item:
         slots = [group for each in sample.strata for group in each.groups if group.name.startswith("slot ")]
         where = f" in {len(slots):,} hash slots" if slots else ""
         lines.append(f"from {sample.read:,} keys taken at random{where}, in brackets the 95 % interval")
-    lines.append(f"looking at them counts on the server as {sample.counted_reads:,} reads that hit")
+    lines.append(
+        f"looking at them counts on the server as {sample.counted_reads:,} hits, which the hit ratio leaves out"
+    )
     data = {
         "keys": sample.keys,
         "read": sample.read,

@@ -99,7 +99,7 @@ def vitals_of(server: str, facts: Mapping[str, str], db: int) -> Vitals:
         uptime_s=whole("uptime_in_seconds"),
         # RESETSTAT sets back the count of commands too, and is the first that is counted again.
         was_reset=_worked(facts.get("cmdstat_config|resetstat", "")),
-        hits=whole("keyspace_hits"),
+        hits=_reads_that_hit(whole("keyspace_hits"), facts),
         misses=whole("keyspace_misses"),
         commands=whole("total_commands_processed"),
         used_bytes=whole("used_memory"),
@@ -123,13 +123,31 @@ def vitals_of(server: str, facts: Mapping[str, str], db: int) -> Vitals:
     )
 
 
+#: What looks at a key and not at its value, and counts as a read that hits all the same.
+_LOOKS = ("type", "pttl", "dump", "object", "object|idletime")
+
+
+def _reads_that_hit(hits: int | None, facts: Mapping[str, str]) -> int | None:
+    """The reads that found a value, without those that only looked at a key.
+
+    A look at a cache, perfctl's own too, would make a hit ratio of 100 % where nobody reads.
+    """
+    looks = sum(_carried_out(facts.get(f"cmdstat_{name}", "")) for name in _LOOKS)
+    return None if hits is None else max(0, hits - looks)
+
+
 def _worked(told: str) -> bool:
-    """Whether a command was ever carried out, by its line of statistics; one that was denied has a line too."""
+    """Whether a command was ever carried out; one that was denied has a line of statistics too."""
+    return _carried_out(told) > 0
+
+
+def _carried_out(told: str) -> int:
+    """How often a command was carried out, by its line of statistics."""
     counts = dict(each.partition("=")[::2] for each in told.split(","))
     try:
-        return int(counts.get("calls", "0")) > int(counts.get("failed_calls", "0"))
+        return max(0, int(counts.get("calls", "0")) - int(counts.get("failed_calls", "0")))
     except ValueError:
-        return False
+        return 0
 
 
 def _keys(facts: Mapping[str, str], db: int) -> int | None:
